@@ -1,0 +1,5 @@
+"""``python -m seqpack``."""
+
+from seqpack.cli.app import main
+
+main()

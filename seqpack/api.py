@@ -1,0 +1,48 @@
+"""What plugins and scripts may rely on; everything else may move between minor versions."""
+
+from seqpack.core.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DataLossError,
+    DeviceError,
+    DistributedError,
+    FormatError,
+    PluginError,
+    RejectError,
+    SeqpackError,
+)
+from seqpack.core.mask import MaskMode
+from seqpack.core.plan import PackPlan
+from seqpack.core.types import IGNORE_INDEX, Message, PackedSequence, Sample, Span, TokenizedSample
+from seqpack.hooks.component import Component
+from seqpack.hooks.specs import SEQPACK_PLUGIN_API, DatasetHandler, PackingStrategy, PromptTemplate, hookimpl
+from seqpack.io.packed import PackedDataset
+
+__all__ = [
+    "IGNORE_INDEX",
+    "SEQPACK_PLUGIN_API",
+    "CheckpointError",
+    "Component",
+    "ConfigError",
+    "DataError",
+    "DataLossError",
+    "DatasetHandler",
+    "DeviceError",
+    "DistributedError",
+    "FormatError",
+    "MaskMode",
+    "Message",
+    "PackPlan",
+    "PackedDataset",
+    "PackedSequence",
+    "PackingStrategy",
+    "PluginError",
+    "PromptTemplate",
+    "RejectError",
+    "Sample",
+    "SeqpackError",
+    "Span",
+    "TokenizedSample",
+    "hookimpl",
+]

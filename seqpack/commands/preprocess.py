@@ -1,0 +1,32 @@
+"""``seqpack preprocess``."""
+
+from __future__ import annotations
+
+from seqpack.options.data import InputOptions, LengthOptions, PackOptions, TextOptions, WriteOptions
+from seqpack.options.output import OutputOptions
+from seqpack.options.resolved import Resolved
+
+
+def preprocess(
+    input: InputOptions,
+    text: TextOptions,
+    length: LengthOptions,
+    pack: PackOptions,
+    write: WriteOptions,
+    output: OutputOptions,
+    resolved: Resolved,
+) -> None:
+    """Turn raw files into tokens and labels: Megatron .bin/.idx files, packed (--pack, --neat-pack) or plain.
+
+    Examples:
+        seqpack preprocess data.jsonl --tokenizer DIR --seq-length 2048 --neat-pack -o packs/mine
+        seqpack preprocess data/ --handler alpaca --prompt-type alpaca --tokenizer DIR -o plain/mine
+        seqpack preprocess --config run.yaml --seq-length 4096 --overwrite
+    """
+    from seqpack.pipeline.preprocess import preprocess as run
+    from seqpack.report.console import Console
+    from seqpack.report.written import report_data_set
+
+    console = Console(output)
+    result = run(input, text, length, pack, write, resolved=resolved.to_yaml(), progress=console.progress)
+    report_data_set(console, result)

@@ -1,0 +1,41 @@
+"""``seqpack stats``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from seqpack.options.data import InputOptions, LengthOptions, TextOptions
+from seqpack.options.field import option
+from seqpack.options.output import OutputOptions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ForecastOptions:
+    """Forecast"""
+
+    seed: int = option(1234, "Seed of the packing strategies.", min=0)
+
+
+def stats(
+    input: InputOptions, text: TextOptions, length: LengthOptions, forecast: ForecastOptions, output: OutputOptions
+) -> None:
+    """Token lengths of the data, and what every way of laying them out would cost. Writes nothing.
+
+    Examples:
+        seqpack stats data.jsonl --tokenizer DIR
+        seqpack stats data/*.parquet --tokenizer DIR --seq-length 4096
+        seqpack stats data.jsonl --tokenizer DIR --map-keys '{"prompt": "question", "response": "answer"}' --json
+    """
+    from seqpack.pipeline.stats import stats as measure
+    from seqpack.report.console import Console
+    from seqpack.report.datasets import ledger_table, stats_screen
+
+    console = Console(output)
+    result = measure(input, text, length, seed=forecast.seed, progress=console.progress)
+    console.print(*stats_screen(result), ledger_table(result.ledger))
+    for key, tokens in result.longest:
+        lost = "tokens would be cut" if length.on_overlong == "truncate" else "tokens would be dropped"
+        console.warn("SP111" if length.on_overlong == "truncate" else "SP102", f"{key}: {tokens:,} {lost}")
+    if result.ledger.num_rejected:
+        console.warn("SP102", f"{result.ledger.num_rejected:,} rows cannot be used, see the ledger")
+    console.result(result.to_dict())

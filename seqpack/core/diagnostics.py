@@ -1,0 +1,215 @@
+"""Every diagnostic code, with the page that ``seqpack explain CODE`` prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """What a code means, why it comes up, and what to do."""
+
+    title: str
+    cause: str
+    remedy: str
+
+
+DIAGNOSTICS: dict[str, Diagnostic] = {
+    # 0xx: how the command was called
+    "SP001": Diagnostic(
+        "the command line cannot be understood",
+        "A command or flag does not exist, a value is missing, or it is not of the right kind.",
+        "Look at `seqpack COMMAND --help`; the error names the nearest flag there is.",
+    ),
+    "SP002": Diagnostic(
+        "no component has this name",
+        "--handler, --prompt-type or --strategy names something that neither seqpack nor an installed plugin offers. "
+        "seqpack never falls back to another one: the data would be made with the wrong rules and look fine.",
+        "`seqpack plugins` lists all names, and the plugins that could not be loaded.",
+    ),
+    "SP003": Diagnostic(
+        "the configuration file is wrong",
+        "The YAML file of --config cannot be read, or has a key or value that is not an option of this command.",
+        "Keys are the flags without dashes in front; `-` and `_` are the same. `seqpack COMMAND --help` lists them.",
+    ),
+    "SP004": Diagnostic(
+        "the output exists",
+        "Nothing is replaced unless you say so.",
+        "Choose another output, or add --overwrite.",
+    ),
+    "SP008": Diagnostic(
+        "packing needs a length",
+        "--pack and --neat-pack fill sequences of --seq-length tokens, which was not given.",
+        "Add --seq-length. `seqpack stats` shows what each length would cost.",
+    ),
+    "SP009": Diagnostic(
+        "a kind of file that cannot be read",
+        "The ending of the file's name is none of those seqpack reads.",
+        "Convert it, for example to .jsonl: one JSON object per line.",
+    ),
+    "SP010": Diagnostic(
+        "--map-keys cannot be used",
+        "It is not a JSON object, or names a part that the handler does not have.",
+        'Write --map-keys \'{"prompt": "question", "response": "answer"}\': parts of a sample to columns of your data.',
+    ),
+    "SP011": Diagnostic(
+        "a plugin was written for another plugin API",
+        "Its SEQPACK_PLUGIN_API is not the number this seqpack offers.",
+        "Install a version of the plugin, or of seqpack, that fits.",
+    ),
+    "SP012": Diagnostic(
+        "a plugin cannot be loaded",
+        "Importing it, or what one of its components points to, failed.",
+        "`seqpack plugins` prints the reason. SEQPACK_LOAD_PLUGINS=a,b loads only those; empty, none.",
+    ),
+    "SP013": Diagnostic(
+        "two plugins offer the same name",
+        "Which one you mean cannot be known, so the plugin that came second is not used.",
+        "Uninstall one, or select the plugins to load with SEQPACK_LOAD_PLUGINS.",
+    ),
+    "SP014": Diagnostic(
+        "a packing strategy made a wrong plan",
+        "Every plan is checked: each sample placed once and whole, no pack over the length, none empty.",
+        "Choose another --strategy; report it to the author of the plugin the message names.",
+    ),
+    "SP015": Diagnostic(
+        "a template file is wrong",
+        "It has an unknown or missing key, or a value that is not text, or a part without {{content}}.",
+        "Compare it with the files in templates/ of seqpack.",
+    ),
+    "SP016": Diagnostic(
+        "template and tokenizer do not fit",
+        "The template is made of control tokens the tokenizer does not have; it would cut them into pieces, and the "
+        "model would learn to end its replies with text instead of its end token.",
+        "Choose the --prompt-type that belongs to this model.",
+    ),
+    # 1xx: data
+    "SP101": Diagnostic(
+        "input not found",
+        "There is no such file or folder, or the folder has nothing that can be read.",
+        "Check the path; shell variables and ~ are expanded by the shell only outside quotes.",
+    ),
+    "SP102": Diagnostic(
+        "rows were left out",
+        "Some rows cannot be used; PREFIX_packed_rejects.jsonl names each with its reason. If their share is above "
+        "--max-drop, the command stops with exit code 4 and writes nothing.",
+        "Mend the data, or raise --max-drop if the loss is intended.",
+    ),
+    "SP103": Diagnostic(
+        "a data file cannot be read",
+        "The named line is not valid JSON, or the file is damaged.",
+        "Mend or delete that line, or make the file again.",
+    ),
+    "SP104": Diagnostic(
+        "not a usable tokenizer directory",
+        "It lacks tokenizer.json, or the file cannot be loaded.",
+        "Save the tokenizer with transformers: AutoTokenizer.from_pretrained(NAME).save_pretrained(DIR).",
+    ),
+    "SP105": Diagnostic(
+        "a data set file is damaged",
+        "A file is cut off, missing, or not what the manifest says.",
+        "Make the set again, or copy it again: sizes and SHA-256 of all files are in its manifest.",
+    ),
+    "SP106": Diagnostic(
+        "no manifest",
+        "The manifest is the last file that is written, so a set without one is unfinished or from another program. "
+        "Without it the boundaries of the samples are not known, and guessing them from token ids goes wrong.",
+        "Give the prefix that was --output-prefix, or make the set again with `seqpack preprocess`.",
+    ),
+    "SP107": Diagnostic(
+        "a handler failed",
+        "A handler met a row it did not expect and raised an error other than RejectError.",
+        "Mend the row the message names, or the handler.",
+    ),
+    "SP108": Diagnostic(
+        "a sample is longer than --seq-length",
+        "Under --on-overlong error the first such sample stops the run.",
+        "Raise --seq-length, or choose --on-overlong truncate or drop.",
+    ),
+    "SP109": Diagnostic(
+        "nothing to work with",
+        "The files have no rows, or none of their rows can be used.",
+        "The message counts the reasons. Check --input, --handler and --map-keys; --seq-length may be too small.",
+    ),
+    "SP110": Diagnostic(
+        "the data have other columns",
+        "The first row of a file lacks a column the handler needs.",
+        "Name your columns with --map-keys, or choose another --handler.",
+    ),
+    "SP111": Diagnostic(
+        "samples were truncated",
+        "Samples longer than --seq-length were cut inside their message texts; headers and the token that ends the "
+        "reply are kept, and the number of lost tokens is in the ledger.",
+        "Raise --seq-length, or choose --on-overlong drop or error.",
+    ),
+    "SP112": Diagnostic(
+        "no such pack",
+        "--pack is counted from 0 and must be below the number of packs.",
+        "Choose a smaller number.",
+    ),
+    "SP113": Diagnostic(
+        "not a tokenized set of whole samples",
+        "The set was packed with pieces that are not whole samples.",
+        "Make it again from the raw data.",
+    ),
+    # 2xx: training
+    "SP201": Diagnostic(
+        "samples cannot be kept apart",
+        "The chosen attention cannot honour the mask of this data on this device.",
+        "Choose another --attention.",
+    ),
+    "SP202": Diagnostic(
+        "model family not supported",
+        "Packed training is only offered for models on which it was proven equal to one-by-one training.",
+        "The message names the families.",
+    ),
+    "SP203": Diagnostic(
+        "an isolation flag contradicts the data",
+        "--neat-pack, --reset-position-ids and --reset-attention-mask all ask that samples in a pack do not see each "
+        "other; that is decided when the data are packed.",
+        "Pack again with --neat-pack: `seqpack pack PREFIX --neat-pack ...` does it without tokenizing again.",
+    ),
+    "SP204": Diagnostic(
+        "the loss is not finite",
+        "A step's loss became NaN or infinite; going on would only spoil the weights.",
+        "Lower --lr, use --dtype float32, look at the samples of that step.",
+    ),
+    "SP205": Diagnostic(
+        "nothing to train on",
+        "No token of the data has a label.",
+        "Look at a pack with `seqpack show`, and make the data again.",
+    ),
+    "SP206": Diagnostic(
+        "the model directory cannot be used",
+        "It lacks config.json or weights, or they cannot be loaded.",
+        "Give a Hugging Face model directory, a preset such as tiny:qwen2, or add --random-init.",
+    ),
+    "SP207": Diagnostic(
+        "the model's vocabulary is too small",
+        "The data have token ids that the model has no embedding for.",
+        "Use the tokenizer of the model when preprocessing.",
+    ),
+    "SP208": Diagnostic(
+        "training options contradict each other",
+        "A value is out of range or two options exclude each other.",
+        "The message names them.",
+    ),
+    # 3xx: manifest
+    "SP302": Diagnostic(
+        "data and model have different tokenizers",
+        "The same ids mean other tokens to the model than to the data.",
+        "Preprocess the data with the model's tokenizer.",
+    ),
+    # 5xx: machine
+    "SP501": Diagnostic("device not available", "The machine has no such device.", "Choose another --device."),
+    "SP502": Diagnostic(
+        "a package is missing",
+        "Training and conversion need torch, which data preparation does not.",
+        'pip install "seqpack-toolkit[train]"',
+    ),
+    "SP503": Diagnostic(
+        "the output cannot be written",
+        "The disk is full or a limit was reached. What was written so far was removed; nothing was published.",
+        "Free some space, or choose another folder.",
+    ),
+}

@@ -1,0 +1,91 @@
+"""What travels through the data plane: a sample, its rendered spans, its tokens, and the pack it ends up in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqpack.core.mask import MaskMode as MaskMode
+
+IGNORE_INDEX = -100
+"""The label of a token that is not trained on (the value of ``torch.nn.CrossEntropyLoss(ignore_index=...)``)."""
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn; ``train`` overrides the template's choice of whether its tokens are trained on."""
+
+    role: Role
+    content: str
+    train: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A conversation as a handler reads it from one record; ``key`` says where it came from (``file:line``)."""
+
+    messages: tuple[Message, ...]
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A piece of rendered text that is tokenized on its own and is trained on as a whole, or not at all.
+
+    ``content`` is the character range that the data supplied, as opposed to markup of the template: truncation may
+    shorten it, and nothing else. ``turn`` numbers the exchange (user and reply) that the span belongs to.
+    """
+
+    text: str
+    train: bool
+    turn: int = 0
+    content: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedSample:
+    """``input_ids`` and aligned (unshifted) ``labels``, both int32 ``[length]``."""
+
+    input_ids: NDArray[np.int32]
+    labels: NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        assert self.input_ids.shape == self.labels.shape and self.input_ids.ndim == 1
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def num_trained(self) -> int:
+        """Targets of the loss: labelled tokens that have a token before them to be predicted from."""
+        return int(np.count_nonzero(self.labels[1:] != IGNORE_INDEX))
+
+
+@dataclass(frozen=True, slots=True)
+class PackedSequence:
+    """One row of a data set: samples side by side, then ``num_padding`` padding tokens.
+
+    ``input_ids`` and aligned ``labels`` are int32 ``[length]``; ``cu_seqlens`` int32 starts at 0, strictly rises and
+    ends at ``length``, padding (if any) being its last segment.
+    """
+
+    input_ids: NDArray[np.int32]
+    labels: NDArray[np.int32]
+    cu_seqlens: NDArray[np.int32]
+    num_padding: int
+
+    def __post_init__(self) -> None:
+        assert len(self.input_ids) == len(self.labels) == self.cu_seqlens[-1]
+        assert self.cu_seqlens[0] == 0 and bool((np.diff(self.cu_seqlens) > 0).all())
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.cu_seqlens) - 1 - (self.num_padding > 0)

@@ -1,0 +1,54 @@
+"""What seqpack itself offers, through the same hooks as everybody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from seqpack.hooks.component import Component
+from seqpack.hooks.specs import DatasetHandler, PackingStrategy, PromptTemplate, hookimpl
+
+
+@hookimpl
+def seqpack_handlers() -> Iterator[Component[DatasetHandler]]:
+    yield Component(
+        "AlpacaStyleInstructionHandler",
+        "seqpack.handlers.alpaca:AlpacaHandler",
+        "instruction, input, output; optional system and history",
+        aliases=("alpaca",),
+    )
+
+
+@hookimpl
+def seqpack_templates() -> Iterator[Component[PromptTemplate]]:
+    for path in sorted(templates_folder().glob("*.yaml")):
+        yield Component(path.stem, str(path), _summary(path))
+
+
+@hookimpl
+def seqpack_strategies() -> Iterator[Component[PackingStrategy]]:
+    yield Component(
+        "best-fit",
+        "seqpack.packing.best_fit:BestFit",
+        "longest first, each into the fullest pack it fits; packs then shuffled",
+        aliases=("bfd", "best_fit_decreasing"),
+    )
+    yield Component(
+        "greedy",
+        "seqpack.packing.greedy:Greedy",
+        "next-fit: keep the order, open a new pack when a sample does not fit",
+        aliases=("sequential", "next_fit"),
+    )
+
+
+def templates_folder() -> Path:
+    """Where the template files are: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).parent.parent
+    installed = package / "_templates"
+    return installed if installed.is_dir() else package.parent / "templates"
+
+
+def _summary(path: Path) -> str:
+    """The comment on a template file's first line."""
+    with path.open(encoding="utf-8") as file:
+        return file.readline().removeprefix("#").strip()

@@ -1,0 +1,94 @@
+"""The manifest beside a data set: what it is, how it was made, and that it is whole. FORMAT.md describes the files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from seqpack.core.errors import DataError, FormatError
+from seqpack.core.ledger import Ledger
+from seqpack.core.types import MaskMode
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerRecord:
+    """The tokenizer the ids belong to; ``fingerprint`` is the same for every file that maps text to the same ids."""
+
+    path: str
+    fingerprint: str
+    vocab_size: int
+    eos_token_id: int | None
+    pad_token_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """Size in bytes and SHA-256 of a file that belongs to the set, or that it was made from."""
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> FileRecord:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return cls(path.stat().st_size, digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The truth about a data set.
+
+    ``seq_length``, ``strategy`` and ``mask`` are None if every row is one sample (not packed). ``recipe`` names what
+    the samples were made with: handler, template, options.
+    """
+
+    packed: bool
+    seq_length: int | None
+    strategy: str | None
+    mask: MaskMode | None
+    seed: int
+    num_rows: int
+    num_samples: int
+    ledger: Ledger
+    tokenizer: TokenizerRecord
+    recipe: dict[str, Any]
+    inputs: dict[str, FileRecord]
+    files: dict[str, FileRecord]
+    seqpack_version: str
+    format_version: int = FORMAT_VERSION
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """DataError if there is none, FormatError if it is of another format version or not a manifest."""
+        if not path.is_file():
+            raise DataError(
+                "SP106",
+                f"{path} is missing, so this data set is unfinished, or was not made by seqpack",
+                help="give the prefix that was --output-prefix, or make the set again with seqpack preprocess",
+            )
+        try:
+            value = json.loads(path.read_bytes())
+            version = value["format_version"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise FormatError("SP105", f"{path} is not a manifest of seqpack: {error}") from error
+        if version != FORMAT_VERSION:
+            raise FormatError(
+                "SP105",
+                f"{path} has format version {version}, this seqpack reads {FORMAT_VERSION}",
+                help="make the set again, or use the version of seqpack that made it",
+            )
+        value["mask"] = MaskMode(value["mask"]) if value["mask"] else None
+        value["ledger"] = Ledger.from_dict(value["ledger"])
+        value["tokenizer"] = TokenizerRecord(**value["tokenizer"])
+        for name in ("inputs", "files"):
+            value[name] = {key: FileRecord(**record) for key, record in value[name].items()}
+        return cls(**value)

@@ -1,0 +1,71 @@
+"""Write aside, publish by rename: a run that is killed or fails leaves nothing behind that looks finished."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from seqpack.core.errors import DeviceError
+
+
+@contextlib.contextmanager
+def partial_folder(target: Path) -> Iterator[Path]:
+    """A hidden folder beside ``target`` to write into; it is removed at the end, whatever happens.
+
+    Folders that killed runs of this machine left for the same target are removed first. A full disk becomes a
+    DeviceError that names it.
+    """
+    parent = target.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    stem = f".{target.name}.partial-{socket.gethostname()}-"
+    for leftover in parent.glob(f"{stem}*"):
+        if not _is_alive(leftover.name.removeprefix(stem)):
+            shutil.rmtree(leftover, ignore_errors=True)
+    folder = parent / f"{stem}{os.getpid()}"
+    folder.mkdir()
+    try:
+        yield folder
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DeviceError(
+                "SP503",
+                f"cannot write to {parent}: {error.strerror}",
+                help="free some space or choose another output folder; nothing was published",
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(folder: Path, destination: Path, names: Sequence[str]) -> None:
+    """Move finished files into ``destination`` in the given order; the last one is what makes the set count as whole.
+
+    That last file, if an older set has one, is removed first: at no moment does it vouch for a mixture.
+    """
+    (destination / names[-1]).unlink(missing_ok=True)
+    for name in names:
+        (folder / name).replace(destination / name)
+    _sync_folder(destination)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,123 @@
+"""Where samples come from, how they become tokens, and how they are packed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from seqpack.core.errors import ConfigError
+from seqpack.core.mask import MaskMode
+from seqpack.options.field import option
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputOptions:
+    """Input"""
+
+    input: list[Path] = option(help="Files or folders: .jsonl, .parquet.", positional=True, flags=("--input",))
+    handler: str = option(
+        "AlpacaStyleInstructionHandler",
+        "How a row becomes a sample; seqpack plugins lists them.",
+        flags=("--handler", "--handler-name"),
+    )
+    map_keys: str | None = option(
+        None, 'Column names of the data, as JSON: \'{"prompt": "question", "response": "answer"}\'.', metavar="JSON"
+    )
+
+    def columns(self) -> dict[str, str | None]:
+        """``--map-keys`` as a mapping; empty if not given. ConfigError if it is not a JSON object of names."""
+        if self.map_keys is None:
+            return {}
+        try:
+            value: Any = json.loads(self.map_keys)
+        except ValueError as error:
+            raise ConfigError("SP010", f"--map-keys is not valid JSON: {error}", help=_MAP_KEYS_FORM) from error
+        if not isinstance(value, dict) or not all(isinstance(name, str | None) for name in value.values()):
+            raise ConfigError("SP010", "--map-keys must be a JSON object of column names", help=_MAP_KEYS_FORM)
+        return value
+
+
+_MAP_KEYS_FORM = 'like --map-keys \'{"prompt": "question", "query": null, "response": "answer"}\''
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextOptions:
+    """Template and tokenizer"""
+
+    tokenizer: Path = option(
+        help="Directory with tokenizer.json.",
+        flags=("--tokenizer", "--tokenizer-name-or-path"),
+        metavar="DIR",
+    )
+    prompt_type: str = option(
+        "qwen",
+        "Prompt template; seqpack plugins lists them.",
+        flags=("--prompt-type", "--template"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LengthOptions:
+    """Length"""
+
+    seq_length: int | None = option(None, "Tokens in each pack, and the most a sample may have.", min=2)
+    on_overlong: Literal["truncate", "drop", "error"] = option(
+        "truncate", "A sample longer than --seq-length: cut inside its texts, leave out, or stop."
+    )
+    max_drop: float = option(0.05, "Stop with exit code 4 if a larger share of rows is left out.", min=0, max=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StrategyOptions:
+    """Packing"""
+
+    neat_pack: bool = option(False, "Keep the samples of a pack from seeing each other (block-causal mask).")
+    strategy: str = option("best-fit", "Which samples share a pack; seqpack plugins lists them.")
+    seed: int = option(1234, "Seed of everything random.", min=0)
+
+    @property
+    def mask(self) -> MaskMode:
+        return MaskMode.BLOCK_CAUSAL if self.neat_pack else MaskMode.CAUSAL
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackOptions(StrategyOptions):
+    """Packing"""
+
+    pack: bool = option(False, "Put several samples into each sequence of --seq-length tokens; --neat-pack implies it.")
+
+    @property
+    def packs(self) -> bool:
+        return self.pack or self.neat_pack
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WriteOptions:
+    """Result"""
+
+    output_prefix: Path = option(
+        help="Files are called PREFIX_packed_...", flags=("--output-prefix",), short="-o", metavar="PREFIX"
+    )
+    overwrite: bool = option(False, "Replace a data set that exists.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RepackOptions:
+    """Data set"""
+
+    source: Path = option(help="Prefix of a set made by seqpack preprocess.", positional=True, metavar="PREFIX")
+    seq_length: int = option(help="Tokens in each pack.", min=2)
+    on_overlong: Literal["drop", "error"] = option("error", "A sample longer than --seq-length: leave out, or stop.")
+    max_drop: float = option(0.05, "Stop with exit code 4 if a larger share of samples is left out.", min=0, max=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShowOptions:
+    """What to show"""
+
+    source: Path = option(help="Prefix of a set made by seqpack preprocess.", positional=True, metavar="PREFIX")
+    pack: int = option(0, "Number of the pack (row), from 0.", min=0)
+    mask: bool = option(True, "Draw who may attend to whom.")
+    tokens: bool = option(False, "List every token: id, text, label, position, segment.")

@@ -1,0 +1,109 @@
+"""``seqpack pack``: the samples of a tokenized set in new packs, at copy speed."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqpack import __version__
+from seqpack.core.errors import DataError, DataLossError
+from seqpack.core.ledger import Ledger
+from seqpack.core.progress import Progress, no_progress
+from seqpack.hooks.host import plugin_host
+from seqpack.io.packed import DataSetPaths, PackedDataset, file_records
+from seqpack.io.publish import partial_folder
+from seqpack.options.data import RepackOptions, StrategyOptions, WriteOptions
+from seqpack.packing.planning import make_plan
+from seqpack.pipeline.materialize import TokenSource, write_packs
+from seqpack.pipeline.preprocess import DataSetResult, check_output, publish_set
+
+
+def repack(
+    repack: RepackOptions,
+    strategy: StrategyOptions,
+    write: WriteOptions,
+    *,
+    resolved: str = "",
+    progress: Progress = no_progress,
+) -> DataSetResult:
+    """Pack the samples of the set ``repack.source`` into the set ``--output-prefix``; the source stays as it is.
+
+    Samples are put back in the order of the raw data before planning, so that the result does not depend on how the
+    source was packed. Raises as ``preprocess`` does.
+    """
+    component = plugin_host().strategy(strategy.strategy)
+    paths = check_output(write)
+    source = PackedDataset.open(repack.source)
+    kept, ledger, losses = _fit(source, repack)
+    tokens = _sources(source, kept)
+    plan = make_plan(component, tokens.lengths, seq_length=repack.seq_length, seed=strategy.seed)
+    with partial_folder(paths.prefix) as folder:
+        aside = DataSetPaths(folder / paths.prefix.name)
+        pad_token_id = source.manifest.tokenizer.pad_token_id
+        ledger.padding = write_packs(
+            plan, tokens, aside, mask=strategy.mask, pad_token_id=pad_token_id, progress=progress
+        )
+        old_rejects = source.paths.rejects.read_text(encoding="utf-8")
+        aside.rejects.write_text(old_rejects + "".join(map(_json_line, losses)), encoding="utf-8")
+        aside.resolved.write_text(resolved, encoding="utf-8")
+        manifest = dataclasses.replace(
+            source.manifest,
+            packed=True,
+            seq_length=repack.seq_length,
+            strategy=component.name,
+            mask=strategy.mask,
+            seed=strategy.seed,
+            num_rows=len(plan),
+            num_samples=ledger.kept.samples,
+            ledger=ledger,
+            files=file_records(aside),
+            seqpack_version=__version__,
+        )
+        publish_set(aside, paths, manifest)
+    return DataSetResult(paths, manifest)
+
+
+def _fit(source: PackedDataset, repack: RepackOptions) -> tuple[NDArray[np.int64], Ledger, list[dict[str, Any]]]:
+    """The pieces that fit, in the order of the raw data; the ledger; and a line for each sample that does not fit."""
+    pieces = source.pieces
+    too_long = np.flatnonzero(pieces.length > repack.seq_length)
+    if len(too_long) and repack.on_overlong == "error":
+        worst = int(too_long[pieces.length[too_long].argmax()])
+        raise DataError(
+            "SP108",
+            f"{len(too_long):,} samples do not fit --seq-length {repack.seq_length:,}; the longest, "
+            f"{pieces.key(worst)}, has {pieces.length[worst]:,} tokens",
+            help="raise it, choose --on-overlong drop, or run seqpack preprocess, which can truncate inside the texts",
+        )
+    if len(too_long) > repack.max_drop * len(pieces):
+        raise DataLossError(
+            "SP102",
+            f"{len(too_long):,} of {len(pieces):,} samples would be left out, --max-drop is {repack.max_drop:.1%}",
+            help="raise --seq-length or --max-drop; nothing was written",
+        )
+    ledger = copy.deepcopy(source.manifest.ledger)
+    reason = "longer than --seq-length"
+    for piece in too_long.tolist():
+        num_tokens, num_targets = int(pieces.length[piece]), int(pieces.num_targets[piece])
+        ledger.unkeep(reason, num_tokens, num_targets)
+    ledger.check()
+    losses = [
+        {"key": pieces.key(piece), "outcome": "dropped", "reason": reason, "tokens": int(pieces.length[piece])}
+        for piece in too_long.tolist()
+    ]
+    fits = np.flatnonzero(pieces.length <= repack.seq_length)
+    return fits[np.argsort(pieces.sample[fits], kind="stable")], ledger, losses
+
+
+def _sources(source: PackedDataset, kept: NDArray[np.int64]) -> TokenSource:
+    pieces = source.pieces.take(kept, np.arange(len(kept)))
+    return TokenSource(source.tokens, source.labels, source.piece_starts[kept], pieces)
+
+
+def _json_line(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False) + "\n"

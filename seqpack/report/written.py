@@ -1,0 +1,41 @@
+"""What a command says after it wrote a data set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from seqpack.report.datasets import data_set_line, ledger_table
+
+if TYPE_CHECKING:
+    from seqpack.pipeline.preprocess import DataSetResult
+    from seqpack.report.console import Console
+
+
+def report_data_set(console: Console, result: DataSetResult) -> None:
+    """Ledger, a line about the packs, warnings, and the names of the files."""
+    manifest, ledger, paths = result.manifest, result.ledger, result.paths
+    console.print(ledger_table(ledger))
+    console.show(data_set_line(manifest))
+    if lost := ledger.num_rejected + ledger.all_dropped.samples:
+        console.warn("SP102", f"{lost:,} rows were left out; {paths.rejects} names them")
+    if ledger.truncated.samples:
+        console.warn(
+            "SP111",
+            f"{ledger.truncated.samples:,} samples lost {ledger.truncated.tokens:,} tokens; {paths.rejects} names them",
+        )
+    console.show(
+        f"wrote {paths.prefix}_packed_{{input_ids,labels,attention_mask}}_document.{{bin,idx}}, {paths.manifest}"
+    )
+    console.result(
+        {
+            "prefix": str(paths.prefix),
+            "manifest": str(paths.manifest),
+            "packed": manifest.packed,
+            "seq_length": manifest.seq_length,
+            "strategy": manifest.strategy,
+            "mask": manifest.mask,
+            "rows": manifest.num_rows,
+            "samples": manifest.num_samples,
+            "ledger": ledger.to_dict(),
+        }
+    )

@@ -1,0 +1,130 @@
+"""A Hugging Face tokenizer directory, used through the ``tokenizers`` library alone: transformers is never imported."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Encoding
+from tokenizers import Tokenizer as FastTokenizer
+
+from seqpack.core.errors import ConfigError, DataError
+
+TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+
+
+class Tokenizer:
+    """Text to ids and back. Special tokens are only added where the text names them.
+
+    ``eos_token`` is None if ``tokenizer_config.json`` states none; ``pad_token_id`` falls back to that of the end
+    token, then to 0: padding is marked by boundaries, so its id never matters to training.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        path = _tokenizer_file(directory)
+        try:
+            self._tokenizer = FastTokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise DataError("SP104", f"{path} cannot be loaded: {error}", help="check the file") from error
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        config = _read_config(directory / CONFIG_FILE)
+        self.eos_token = _token_text(config.get("eos_token"))
+        pad = self.token_id(_token_text(config.get("pad_token")))
+        self.pad_token_id = next((token for token in (pad, self.eos_token_id, 0) if token is not None), 0)
+
+    @property
+    def eos_token_id(self) -> int | None:
+        return self.token_id(self.eos_token)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, added tokens included."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    def token_id(self, token: str | None) -> int | None:
+        """The id of exactly this token, or None."""
+        return None if token is None else self._tokenizer.token_to_id(token)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, without character offsets."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def encode_with_offsets(self, texts: Sequence[str]) -> list[Encoding]:
+        """As ``encode``, with ``offsets``: the character range of each token."""
+        return self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of the ids, special tokens shown."""
+        return self._tokenizer.decode(list(token_ids), skip_special_tokens=False)
+
+    def token_text(self, token_id: int) -> str:
+        """The vocabulary entry of one id, or an empty string."""
+        return self._tokenizer.id_to_token(token_id) or ""
+
+    def fingerprint(self) -> str:
+        return tokenizer_fingerprint(self.directory)
+
+
+def tokenizer_fingerprint(directory: Path) -> str:
+    """SHA-256 of what decides the ids: vocabulary, merges, added tokens, normalisation and splitting.
+
+    Two files get the same fingerprint if they differ in layout only, as after ``save_pretrained``.
+    """
+    value = json.loads(_tokenizer_file(directory).read_bytes())
+    model = dict(value.get("model") or {})
+    merges = [pair.split(" ", 1) if isinstance(pair, str) else list(pair) for pair in model.get("merges") or ()]
+    vocabulary = model.get("vocab")
+    if isinstance(vocabulary, dict):
+        vocabulary = sorted(vocabulary.items(), key=lambda entry: int(entry[1]))
+    added = sorted((token["id"], token["content"]) for token in value.get("added_tokens") or ())
+    parts = [model.get("type"), vocabulary, merges, added, value.get("normalizer"), value.get("pre_tokenizer")]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode("utf-8", "replace")).hexdigest()
+
+
+def _tokenizer_file(directory: Path) -> Path:
+    path = directory / TOKENIZER_FILE
+    if path.is_file():
+        return path
+    if not directory.is_dir():
+        raise DataError("SP104", f"there is no tokenizer directory {directory}", help="check --tokenizer")
+    raise DataError(
+        "SP104",
+        f"the tokenizer directory {directory} has no {TOKENIZER_FILE}",
+        help="save it with transformers: AutoTokenizer.from_pretrained(...).save_pretrained(...)",
+    )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError("SP104", f"{path} is not valid JSON: {error}", help="check the file") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _token_text(value: Any) -> str | None:
+    """A token in ``tokenizer_config.json`` is its text, or an object with its text."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
+
+
+def require_token(tokenizer: Tokenizer, token: str, *, template: str) -> int:
+    """The id of a token that a template needs; ConfigError if the tokenizer would cut it into pieces."""
+    token_id = tokenizer.token_id(token)
+    if token_id is None:
+        raise ConfigError(
+            "SP016",
+            f"template {template!r} needs the token {token!r}, which {tokenizer.directory} does not have",
+            help="choose the --prompt-type of this model, or its tokenizer",
+        )
+    return token_id
