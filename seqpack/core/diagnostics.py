@@ -200,6 +200,58 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "The same ids mean other tokens to the model than to the data.",
         "Preprocess the data with the model's tokenizer.",
     ),
+    # 4xx: weights
+    "SP401": Diagnostic(
+        "a checkpoint file is missing or damaged",
+        "A file is missing, cut short or unreadable, an index disagrees with the files, or the tracker is wrong.",
+        "Download or copy it again; check that the right directory was named.",
+    ),
+    "SP402": Diagnostic(
+        "model family cannot be converted",
+        "Weights are only converted by a table that names every parameter of the family.",
+        "The message lists the families there are.",
+    ),
+    "SP403": Diagnostic(
+        "parameters are missing or left over",
+        "The weights do not have exactly the parameters that config.json implies; none is ever ignored.",
+        "Check that config.json belongs to these weights, above all tie_word_embeddings.",
+    ),
+    "SP404": Diagnostic(
+        "shapes or types do not fit",
+        "A parameter has another shape or type than config.json implies, the checkpoint's args contradict it, or the "
+        "weights are quantized.",
+        "Name the right model with --hf-dir, or save the weights in one floating-point type.",
+    ),
+    "SP405": Diagnostic(
+        "tied embeddings that differ",
+        "config.json says that head and embedding are one, but the files hold two different ones.",
+        "Set tie_word_embeddings to false in config.json if the head is meant to be its own.",
+    ),
+    "SP406": Diagnostic(
+        "a checkpoint layout that cannot be read yet",
+        "It has several ranks, virtual pipeline chunks, or is of the torch_dist kind.",
+        "Save it at TP 1, PP 1 in the legacy layout (--ckpt-format torch).",
+    ),
+    "SP407": Diagnostic(
+        "no config.json for the way back",
+        "A Megatron checkpoint has no Hugging Face config and tokenizer files, and none were found beside it.",
+        "Name the directory of the original model with --hf-dir.",
+    ),
+    "SP408": Diagnostic(
+        "verification failed",
+        "What was read back is not what was to be written; nothing was published.",
+        "Check the disk; if it happens again, report it.",
+    ),
+    "SP409": Diagnostic(
+        "an activation that cannot be converted",
+        "Only SwiGLU models (hidden_act silu) have a counterpart.",
+        "Convert another model.",
+    ),
+    "SP410": Diagnostic(
+        "--max-shard-size is not a size",
+        "It is a number with a unit.",
+        "Write 500MB, 4GB or 2GiB.",
+    ),
     # 5xx: machine
     "SP501": Diagnostic("device not available", "The machine has no such device.", "Choose another --device."),
     "SP502": Diagnostic(
@@ -209,7 +261,8 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     ),
     "SP503": Diagnostic(
         "the output cannot be written",
-        "The disk is full or a limit was reached. What was written so far was removed; nothing was published.",
+        "The disk is full, a limit was reached, or the folder may not be written to. What was written so far was "
+        "removed; nothing was published.",
         "Free some space, or choose another folder.",
     ),
 }

@@ -12,26 +12,25 @@ from pathlib import Path
 
 from seqpack.core.errors import DeviceError
 
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS})
+
 
 @contextlib.contextmanager
 def partial_folder(target: Path) -> Iterator[Path]:
     """A hidden folder beside ``target`` to write into; it is removed at the end, whatever happens.
 
-    Folders that killed runs of this machine left for the same target are removed first. A full disk becomes a
-    DeviceError that names it.
+    Folders that killed runs of this machine left for the same target are removed first. A full disk, and a folder that
+    may not be written to, become a DeviceError.
     """
     parent = target.parent
-    parent.mkdir(parents=True, exist_ok=True)
-    stem = f".{target.name}.partial-{socket.gethostname()}-"
-    for leftover in parent.glob(f"{stem}*"):
-        if not _is_alive(leftover.name.removeprefix(stem)):
-            shutil.rmtree(leftover, ignore_errors=True)
-    folder = parent / f"{stem}{os.getpid()}"
-    folder.mkdir()
+    folder = parent / f"{_stem(target)}{os.getpid()}"
     try:
+        parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(target)
+        folder.mkdir()
         yield folder
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in UNWRITABLE:
             raise DeviceError(
                 "SP503",
                 f"cannot write to {parent}: {error.strerror}",
@@ -59,6 +58,16 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _stem(target: Path) -> str:
+    return f".{target.name}.partial-{socket.gethostname()}-"
+
+
+def _remove_leftovers(target: Path) -> None:
+    for leftover in target.parent.glob(f"{_stem(target)}*"):
+        if not _is_alive(leftover.name.removeprefix(_stem(target))):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _is_alive(pid: str) -> bool:
