@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from seqpack.cli.config import load_config, resolved_options
+from seqpack.cli.config import is_from_config, load_config, resolved_options
 from seqpack.core.errors import ConfigError
 from seqpack.options.field import flag_names
 from seqpack.options.resolved import Resolved
@@ -29,12 +29,12 @@ def bind(command: Callable[..., None]) -> typer.Typer:
     fields = [field for group in options.values() for field in dataclasses.fields(group)]
 
     def run(ctx: typer.Context, config: Path | None, **values: Any) -> None:
-        values = _merge_positionals(fields, values)
+        values = _merge_positionals(ctx, fields, values)
         resolved = resolved_options(ctx, values)
         built = {name: _build(hint, values, resolved) for name, hint in groups.items()}
         command(**built)
 
-    parameters = [_CONTEXT, _CONFIG, *_parameters(options)]
+    parameters = [_CONTEXT, *_parameters(options), _CONFIG]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -84,7 +84,7 @@ def _field_parameters(field: dataclasses.Field[Any], hint: Any, *, panel: str) -
     if not field.metadata["positional"]:
         yield _keyword(field.name, hint, typer.Option(*names, **_settings(field, panel)), _default(field))
         return
-    argument = typer.Argument(show_default=False, **(_settings(field, panel) | {"metavar": _metavar(field)}))
+    argument = typer.Argument(show_default=False, help=field.metadata["help"], metavar=_metavar(field))
     optional = hint if get_origin(hint) is list else hint | None
     empty: list[Any] | None = [] if get_origin(hint) is list else None
     yield _keyword(field.name, optional, argument, empty)
@@ -101,6 +101,7 @@ def _settings(field: dataclasses.Field[Any], panel: str) -> dict[str, Any]:
         "max": meta["max"],
         "metavar": meta["metavar"],
         "hidden": meta["hidden"],
+        "show_default": field.default is not None and field.default is not False,
     }
 
 
@@ -127,12 +128,17 @@ def _with_negation(field: dataclasses.Field[Any], hint: Any) -> list[str]:
     return [first, *others]
 
 
-def _merge_positionals(fields: list[dataclasses.Field[Any]], values: dict[str, Any]) -> dict[str, Any]:
+def _merge_positionals(
+    ctx: typer.Context, fields: list[dataclasses.Field[Any]], values: dict[str, Any]
+) -> dict[str, Any]:
+    """One value per positional option, from the argument or its flag; both override a configuration file."""
     merged = dict(values)
     for field in fields:
         if field.metadata["positional"]:
             as_argument, as_flag = merged[field.name], merged.pop(field.name + AS_FLAG)
             flag = flag_names(field)[0]
+            if as_flag and is_from_config(ctx, field.name):
+                as_argument = None
             if as_argument and as_flag:
                 raise ConfigError("SP001", f"{_metavar(field)} is given both as an argument and with {flag}")
             if not (as_argument or as_flag):

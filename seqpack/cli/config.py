@@ -34,6 +34,10 @@ def resolved_options(ctx: typer.Context, values: dict[str, Any]) -> Resolved:
     return Resolved(ctx.info_name or "", recorded, {name: _source(ctx, name) for name in recorded})
 
 
+def is_from_config(ctx: typer.Context, name: str) -> bool:
+    return _source(ctx, name) == "config"
+
+
 def _source(ctx: typer.Context, name: str) -> Source:
     source = ctx.get_parameter_source(name)
     kind = source.name if source else "DEFAULT"

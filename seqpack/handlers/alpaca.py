@@ -73,7 +73,8 @@ class AlpacaHandler:
 
     def _history(self, record: Mapping[str, Any]) -> list[Message]:
         messages: list[Message] = []
-        for turn in self._value(record, "history") or ():
+        history = self._value(record, "history") or ()
+        for turn in history if isinstance(history, list | tuple) else (history,):
             if not (isinstance(turn, list | tuple) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
                 raise RejectError(f"{self._columns['history']!r} is not a list of [user, assistant] pairs of text")
             messages += [Message("user", turn[0]), Message("assistant", turn[1])]

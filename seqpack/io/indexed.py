@@ -90,9 +90,9 @@ class IndexedDataset:
         _require(path)
         size = path.stat().st_size
         end = int((self._offsets + self.lengths.astype(np.int64) * self.dtype.itemsize).max(initial=0))
-        if end > size:
+        if end > size or size % self.dtype.itemsize:
             raise FormatError(
-                "SP105", f"{path} has {size:,} bytes, its .idx asks for {end:,}", help="it was cut off: make it again"
+                "SP105", f"{path} has {size:,} bytes, its .idx asks for {end:,}", help="it is damaged: make it again"
             )
         self.tokens: NDArray[Any] = np.memmap(path, self.dtype, mode="r") if size else np.zeros(0, self.dtype)
 

@@ -86,9 +86,19 @@ class Manifest:
                 f"{path} has format version {version}, this seqpack reads {FORMAT_VERSION}",
                 help="make the set again, or use the version of seqpack that made it",
             )
-        value["mask"] = MaskMode(value["mask"]) if value["mask"] else None
-        value["ledger"] = Ledger.from_dict(value["ledger"])
-        value["tokenizer"] = TokenizerRecord(**value["tokenizer"])
-        for name in ("inputs", "files"):
-            value[name] = {key: FileRecord(**record) for key, record in value[name].items()}
-        return cls(**value)
+        try:
+            return cls._of(value)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FormatError(
+                "SP105", f"{path} is damaged ({type(error).__name__}: {error})", help="make the set again"
+            ) from error
+
+    @classmethod
+    def _of(cls, value: dict[str, Any]) -> Manifest:
+        mask = MaskMode(value["mask"]) if value["mask"] else None
+        ledger, tokenizer = Ledger.from_dict(value["ledger"]), TokenizerRecord(**value["tokenizer"])
+        inputs, files = (
+            {key: FileRecord(**record) for key, record in value[name].items()} for name in ("inputs", "files")
+        )
+        read = {"mask": mask, "ledger": ledger, "tokenizer": tokenizer, "inputs": inputs, "files": files}
+        return cls(**value | read)

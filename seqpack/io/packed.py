@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from seqpack.core.errors import FormatError
+from seqpack.core.errors import ConfigError, FormatError
 from seqpack.core.types import PackedSequence
 from seqpack.io.indexed import IndexedDataset, bin_path, idx_path
 from seqpack.io.manifest import FileRecord, Manifest
@@ -29,10 +29,16 @@ class DataSetPaths:
 
     prefix: Path
 
+    def __post_init__(self) -> None:
+        if self.prefix.name in ("", ".."):
+            raise ConfigError(
+                "SP001", f"{str(self.prefix)!r} is a folder, not a prefix", help="add a name, as in packs/mine"
+            )
+
     @classmethod
     def of(cls, prefix: str | Path) -> DataSetPaths:
         path = Path(prefix)
-        if path.name.endswith("_packed") and not cls(path).manifest.exists():
+        if path.name.endswith("_packed") and path.name != "_packed" and not cls(path).manifest.exists():
             path = path.with_name(path.name.removesuffix("_packed"))
         return cls(path)
 
@@ -146,6 +152,7 @@ class PackedDataset:
         return len(self._input_ids)
 
     def __getitem__(self, row: int) -> PackedSequence:
+        row = range(len(self))[row]  # -1 is the last row; IndexError beyond the ends
         input_ids, labels = self._input_ids[row], self._labels[row]
         lengths = self.pieces.length[self.offsets[row] : self.offsets[row + 1]]
         ends = np.cumsum(lengths, dtype=np.int32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import shutil
 import socket
@@ -65,15 +66,17 @@ def _stem(target: Path) -> str:
 
 
 def _remove_leftovers(target: Path) -> None:
-    for leftover in target.parent.glob(f"{_stem(target)}*"):
-        if not _is_alive(leftover.name.removeprefix(_stem(target))):
+    for leftover in target.parent.glob(f"{glob.escape(_stem(target))}*"):
+        pid = leftover.name.removeprefix(_stem(target))
+        # Our own number is that of a dead process too: in a container, every run may be process 1.
+        if pid == str(os.getpid()) or not _is_alive(pid):
             shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _is_alive(pid: str) -> bool:
     try:
         os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
+    except (ValueError, OverflowError, ProcessLookupError):
         return False
     except PermissionError:
         return True

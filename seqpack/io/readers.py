@@ -57,10 +57,16 @@ def known_kinds() -> str:
 
 
 def _read_jsonl(path: Path) -> Iterator[Record]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.isspace():
-                yield Record(path, number, _parse(line, path, number))
+    number = 0
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.isspace():
+                    yield Record(path, number, _parse(line, path, number))
+    except OSError as error:
+        raise DataError(
+            "SP103", f"{path}: unreadable after line {number} ({error.strerror})", help="check the file"
+        ) from error
 
 
 def _parse(line: bytes, path: Path, number: int) -> Any:

@@ -21,6 +21,8 @@ def make_plan(
     Raises PluginError, naming the plugin, if the plan is not right or the strategy fails.
     """
     make: Callable[[], PackingStrategy] = strategy.load()
+    lengths = lengths.view()
+    lengths.flags.writeable = False  # a strategy that sorts them in place would pass the check and mix up the data
     try:
         plan = make().plan(lengths, seq_length=seq_length, rng=np.random.default_rng(seed))
         problem = find_problem(plan, lengths, seq_length=seq_length)
@@ -47,7 +49,9 @@ def find_problem(plan: PackPlan, lengths: NDArray[np.int64], *, seq_length: int)
         return "a pack is empty"
     if not np.array_equal(np.sort(plan.sample), np.arange(len(lengths))):
         return f"it must place each of {len(lengths)} samples exactly once"
-    if (plan.start != 0).any() or not np.array_equal(plan.length, lengths[plan.sample]):
+    if not (
+        np.array_equal(plan.start, np.zeros_like(plan.sample)) and np.array_equal(plan.length, lengths[plan.sample])
+    ):
         return "it places less or more than a whole sample"
     if len(plan) and plan.fill().max() > seq_length:
         return f"pack {int(plan.fill().argmax())} holds {int(plan.fill().max())} tokens, --seq-length is {seq_length}"

@@ -86,6 +86,10 @@ def _fit(source: PackedDataset, repack: RepackOptions) -> tuple[NDArray[np.int64
             f"{len(too_long):,} of {len(pieces):,} samples would be left out, --max-drop is {repack.max_drop:.1%}",
             help="raise --seq-length or --max-drop; nothing was written",
         )
+    if len(too_long) == len(pieces):
+        raise DataError(
+            "SP109", f"none of {len(pieces):,} samples fit --seq-length {repack.seq_length:,}", help="raise it"
+        )
     ledger = copy.deepcopy(source.manifest.ledger)
     reason = "longer than --seq-length"
     for piece in too_long.tolist():

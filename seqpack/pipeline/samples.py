@@ -117,7 +117,7 @@ class SampleSource:
             raise RejectError(f"a JSON {type(record.value).__name__}, not an object")
         try:
             samples: Sequence[Sample] = list(self.handler(record.value))
-            return [list(self.template.spans(sample)) for sample in samples]
+            rendered = [list(self.template.spans(sample)) for sample in samples]
         except (RejectError, SeqpackError):
             raise
         except Exception as error:
@@ -126,6 +126,9 @@ class SampleSource:
                 f"{record.key}: handler {self.recipe['handler']!r} failed with {type(error).__name__}: {error}",
                 help="mend that row, or the handler (it should raise RejectError for rows it cannot use)",
             ) from error
+        if not all(_is_unicode(span.text) for spans in rendered for span in spans):
+            raise RejectError("text with half a surrogate pair, which is not Unicode")
+        return rendered
 
     def _fit(
         self,
@@ -187,6 +190,15 @@ def check_length(length: LengthOptions, *, packs: bool) -> None:
     """ConfigError if packing is asked for without a length."""
     if packs and length.seq_length is None:
         raise ConfigError("SP008", "packing needs --seq-length", help="add --seq-length, for example 2048")
+
+
+def _is_unicode(text: str) -> bool:
+    # JSON can spell "\ud800", half of a character; the tokenizer would stop the run with a TypeError
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _wrong_columns(record: Record, reject: RejectError) -> DataError:

@@ -73,14 +73,15 @@ def stats(
 ) -> Stats:
     """Tokenize the data and measure; writes nothing. Errors as ``preprocess`` raises them, up to planning.
 
-    Without ``--seq-length`` the smallest power of two that keeps 99.9 % of the tokens is taken.
+    Without ``--seq-length`` the smallest power of two that keeps 99.9 % of the tokens is taken, or all of them where a
+    longer sample would be dropped or an error.
     """
     source = SampleSource.open(input, text)
     original, kept, losses = _measure(source, length, progress)
     source.check_loss(dataclasses.replace(length, max_drop=1.0))
     seq_length = length.seq_length
     if seq_length is None:
-        seq_length = suggest_length(original)
+        seq_length = suggest_length(original, kept=KEPT_TOKENS if length.on_overlong == "truncate" else 1.0)
         source, kept, losses = _fit_again(input, text, length, seq_length, progress)
     quantiles = np.quantile(original, QUANTILES, method="inverted_cdf")
     return Stats(
@@ -102,10 +103,10 @@ def stats(
     )
 
 
-def suggest_length(lengths: NDArray[np.int64]) -> int:
-    """The smallest power of two such that cutting there loses at most 0.1 % of the tokens."""
+def suggest_length(lengths: NDArray[np.int64], *, kept: float = KEPT_TOKENS) -> int:
+    """The smallest power of two such that cutting there keeps at least the share ``kept`` of the tokens."""
     total, length = lengths.sum(), 2
-    while np.minimum(lengths, length).sum() < KEPT_TOKENS * total:
+    while np.minimum(lengths, length).sum() < kept * total:
         length *= 2
     return length
 

@@ -36,6 +36,11 @@ class Console:
     def _human(self) -> RichConsole:
         return _rich(self._stderr if self.options.json else self._stdout)
 
+    @property
+    def live(self) -> RichConsole | None:
+        """Where a panel may be redrawn in place: a terminal, and not under ``-q``; else None."""
+        return self._human if self._human.is_terminal and not self.options.quiet else None
+
     def print(self, *renderables: RenderableType) -> None:
         """What the user asked to see: tables, pictures. ``--json`` prints the same as data instead."""
         if not self.options.json:

@@ -26,14 +26,17 @@ def ledger_table(ledger: Ledger) -> Table:
     """Every row and token that was read, and what became of it."""
     table = _table(("token ledger", "left"), ("samples", "right"), ("tokens", "right"), ("", "left"))
     for reason, rows in sorted(ledger.rejected.items()):
-        table.add_row(f"  rejected: {reason}", f"{rows:,}", "–", "not counted as read")
+        table.add_row(Text(f"  rejected: {reason}"), f"{rows:,}", "–", "not counted as read")
     table.add_row("read", f"{ledger.read.samples:,}", f"{ledger.read.tokens:,}")
     if ledger.truncated.samples:
         table.add_row(
-            "  − truncated", f"({ledger.truncated.samples:,})", f"{ledger.truncated.tokens:,}", "cut, not lost"
+            "  − truncated",
+            f"({ledger.truncated.samples:,})",
+            f"{ledger.truncated.tokens:,}",
+            "these samples are kept, shortened",
         )
     for reason, drop in sorted(ledger.dropped.items()):
-        table.add_row(f"  − dropped: {reason}", f"{drop.samples:,}", f"{drop.tokens:,}")
+        table.add_row(Text(f"  − dropped: {reason}"), f"{drop.samples:,}", f"{drop.tokens:,}")
     kept = f"trained {ledger.trained:,} · context {ledger.context:,}"
     table.add_row("  = kept", f"{ledger.kept.samples:,}", f"{ledger.kept.tokens:,}", kept)
     if ledger.padding:

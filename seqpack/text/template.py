@@ -108,7 +108,7 @@ def template_text(component: Component[PromptTemplate]) -> str | None:
     source = files(package).joinpath(name) if colon else Path(component.target)
     try:
         return source.read_text(encoding="utf-8")
-    except (OSError, ModuleNotFoundError) as error:
+    except (OSError, ModuleNotFoundError, UnicodeDecodeError) as error:
         raise PluginError("SP012", f"template file {component.target} of {component.plugin!r}: {error}") from error
 
 

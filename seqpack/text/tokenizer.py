@@ -77,7 +77,11 @@ def tokenizer_fingerprint(directory: Path) -> str:
 
     Two files get the same fingerprint if they differ in layout only, as after ``save_pretrained``.
     """
-    value = json.loads(_tokenizer_file(directory).read_bytes())
+    path = _tokenizer_file(directory)
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError("SP104", f"{path} is not valid JSON: {error}", help="check the file") from error
     model = dict(value.get("model") or {})
     merges = [pair.split(" ", 1) if isinstance(pair, str) else list(pair) for pair in model.get("merges") or ()]
     vocabulary = model.get("vocab")

@@ -1,0 +1,58 @@
+"""``seqpack train``."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from seqpack.core.errors import DeviceError
+from seqpack.options.output import OutputOptions
+from seqpack.options.resolved import Resolved
+from seqpack.options.train import ModelOptions, RunOptions, TrainDataOptions, TrainOptions
+
+
+def train(
+    data: TrainDataOptions,
+    model: ModelOptions,
+    train: TrainOptions,
+    run: RunOptions,
+    output: OutputOptions,
+    resolved: Resolved,
+) -> None:
+    """Train a model on a data set that preprocess or pack wrote.
+
+    Whether samples of a pack see each other is read from the data set; a flag that contradicts it is refused. Writes
+    SAVE/metrics.jsonl and SAVE/model, a Hugging Face directory.
+
+    Examples:
+      seqpack train out/alpaca --model tiny:qwen2 --save runs/first
+      seqpack train out/alpaca --model models/Qwen2.5-0.5B --neat-pack --epochs 3 --lr 1e-5 --save runs/alpaca
+      seqpack train out/alpaca --model models/Qwen2.5-0.5B --save runs/alpaca --dry-run
+    """
+    _require_packages()
+    from seqpack.report.console import Console
+    from seqpack.report.training import TrainReporter, show_result, show_summary
+    from seqpack.train.run import execute, prepare
+
+    console = Console(output)
+    plan = prepare(data, model, train, run)
+    summary = plan.summary()
+    show_summary(console, summary)
+    if run.dry_run:
+        console.result({"dry_run": True, "plan": summary.as_dict()})
+        return
+    run.save.mkdir(parents=True, exist_ok=True)
+    (run.save / "resolved.yaml").write_text(resolved.to_yaml(), encoding="utf-8")
+    with TrainReporter(console, summary, log_interval=run.log_interval) as reporter:
+        result = execute(plan, sinks=[reporter])
+    show_result(console, result)
+    console.result({"dry_run": False, "plan": summary.as_dict(), "result": result.as_dict()})
+
+
+def _require_packages() -> None:
+    missing = [name for name in ("torch", "transformers", "safetensors") if find_spec(name) is None]
+    if missing:
+        raise DeviceError(
+            "SP502",
+            f"training needs {' and '.join(missing)}, which is not installed",
+            help='pip install "seqpack-toolkit[train]"',
+        )

@@ -1,0 +1,204 @@
+"""From ``--model`` to a model: what it is, whether packing is exact for it, and its weights. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from seqpack.core.errors import CheckpointError, ConfigError
+from seqpack.models.packed import ATTENTION_NAME, register_attention
+
+if TYPE_CHECKING:
+    from seqpack.runtime.device import DeviceBackend
+
+FAMILIES = ("qwen2", "llama")
+"""Values of ``model_type`` for which packed training is tested to equal training one sample at a time."""
+
+PRESET_PREFIX = "tiny:"
+PRESET_SHAPE = {
+    "hidden_size": 128,
+    "intermediate_size": 352,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 32768,
+    "tie_word_embeddings": True,
+}
+VOCAB_MULTIPLE = 64
+
+# These stretch positions by the longest one in the row, so a sample's result would depend on its neighbours.
+ROPE_TYPES_OF_WHOLE_ROW = ("dynamic", "longrope")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model that has been checked and not built: ``directory`` is None for a preset."""
+
+    name: str
+    config: Any
+    directory: Path | None
+    random_weights: bool
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.config.vocab_size)
+
+    def num_parameters(self) -> int:
+        """Counted without allocating them; shared embeddings count once."""
+        from transformers import AutoModelForCausalLM
+
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(self.config)
+        return sum(parameter.numel() for parameter in model.parameters())
+
+
+def resolve_model(
+    name: str,
+    *,
+    random_init: bool = False,
+    vocab_size: int,
+    eos_token_id: int | None = None,
+    pad_token_id: int | None = None,
+) -> ModelSpec:
+    """Read and check the configuration behind ``--model``; the token numbers are those of the data set.
+
+    Raises ``ConfigError`` SP206 (no usable directory), SP202 (family or setting without support), SP207 (vocabulary).
+    """
+    if name.startswith(PRESET_PREFIX):
+        family = name.removeprefix(PRESET_PREFIX)
+        tokens = {"vocab_size": vocab_size, "eos_token_id": eos_token_id, "pad_token_id": pad_token_id}
+        return ModelSpec(name, _preset_config(family, **tokens), None, random_weights=True)
+    config = _read_config(Path(name))
+    _check_attention(name, config)
+    if config.vocab_size < vocab_size:
+        raise ConfigError(
+            "SP207",
+            f"--model {name} knows {config.vocab_size:,} tokens, the tokenizer of the data set has {vocab_size:,}",
+            help="use the tokenizer of this model to preprocess, or a model with a larger vocabulary",
+        )
+    return ModelSpec(name, config, Path(name), random_weights=random_init)
+
+
+def build_model(spec: ModelSpec, *, dtype: torch.dtype, backend: DeviceBackend, seed: int = 0) -> Any:
+    """The model in training mode, with our attention; random weights depend on ``seed``.
+
+    Raises ``CheckpointError`` SP206 if weights are missing or of the wrong shape.
+    """
+    from transformers import AutoModelForCausalLM
+
+    register_attention()
+    backend.seed(seed)
+    if spec.random_weights:
+        model = AutoModelForCausalLM.from_config(spec.config, dtype=dtype, attn_implementation=ATTENTION_NAME)
+    else:
+        model = _load_weights(spec, dtype)
+    return model.to(backend.device).train()
+
+
+def _load_weights(spec: ModelSpec, dtype: torch.dtype) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with quiet_transformers():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                spec.directory,
+                config=spec.config,
+                dtype=dtype,
+                attn_implementation=ATTENTION_NAME,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            "SP206",
+            f"--model {spec.name}: its weights cannot be read: {error}",
+            help="the directory needs model.safetensors (or its parts and their index); "
+            "--random-init starts without weights",
+        ) from error
+    # transformers fills such weights with random numbers and goes on.
+    absent = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
+    if absent:
+        raise CheckpointError(
+            "SP206",
+            f"--model {spec.name}: {len(absent)} weights are missing or have another shape, the first is {absent[0]}",
+            help="the weights belong to another config.json, or the directory is incomplete",
+        )
+    return model
+
+
+def _preset_config(family: str, **tokens: int | None) -> Any:
+    from transformers import AutoConfig
+
+    if family not in FAMILIES:
+        presets = " and ".join(PRESET_PREFIX + known for known in FAMILIES)
+        raise ConfigError("SP202", f"--model {PRESET_PREFIX}{family} does not exist", help=f"there are {presets}")
+    vocab_size = tokens.pop("vocab_size") or 1
+    rounded = -(-vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+    return AutoConfig.for_model(family, **PRESET_SHAPE, vocab_size=rounded, bos_token_id=None, **tokens)
+
+
+def _read_config(directory: Path) -> Any:
+    from transformers import AutoConfig
+
+    path = directory / "config.json"
+    if not path.is_file():
+        raise ConfigError("SP206", f"--model {directory}: there is no {path}", help=_directory_help(directory))
+    try:
+        model_type = json.loads(path.read_bytes()).get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise ConfigError("SP206", f"{path} is not a model configuration: {error}", help="check the file") from error
+    if model_type not in FAMILIES:
+        raise ConfigError(
+            "SP202",
+            f"--model {directory} is of family {model_type!r}, for which packed training is not tested",
+            help=f"supported families: {', '.join(FAMILIES)}",
+        )
+    return AutoConfig.from_pretrained(directory, local_files_only=True)
+
+
+def _directory_help(directory: Path) -> str:
+    if (directory / "model" / "config.json").is_file():
+        return f"did you mean {directory / 'model'}?"
+    presets = " or ".join(PRESET_PREFIX + family for family in FAMILIES)
+    return f"give a directory in Hugging Face format, or {presets}; nothing is downloaded"
+
+
+def _check_attention(name: str, config: Any) -> None:
+    """SP202 for settings under which a packed sample would not get the result it gets alone."""
+    refused = []
+    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+        refused.append("use_sliding_window")
+    if getattr(config, "attention_dropout", 0.0):
+        refused.append(f"attention_dropout {config.attention_dropout:g}")
+    rope_type = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if rope_type in ROPE_TYPES_OF_WHOLE_ROW:
+        refused.append(f"rope type {rope_type!r}")
+    if refused:
+        raise ConfigError(
+            "SP202",
+            f"--model {name}: config.json asks for {' and '.join(refused)}, which packed training does not support",
+            help="switch it off in config.json if the model allows it, or choose another model",
+        )
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars and reports of transformers in between our own output."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,139 @@
+"""The options of ``seqpack train``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from seqpack.core.errors import ConfigError
+from seqpack.options.field import option
+
+DEFAULT_EPOCHS = 1.0
+DEFAULT_WARMUP_FRACTION = 0.03
+DEFAULT_LR_PRETRAINED = 1e-5
+DEFAULT_LR_RANDOM = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainDataOptions:
+    """Data"""
+
+    data_path: Path = option(
+        help="Data set to train on: the prefix that preprocess or pack wrote.",
+        flags=("--data-path",),
+        positional=True,
+        metavar="PREFIX",
+    )
+    neat_pack: bool | None = option(
+        None, "Samples in a pack do not see each other. Read from the data set; given here, it is checked against it."
+    )
+    reset_position_ids: bool | None = option(None, "Means the same as --neat-pack.")
+    reset_attention_mask: bool | None = option(None, "Means the same as --neat-pack.")
+    shuffle: bool = option(True, "Take the rows in a new random order each epoch.")
+    pad_to: Literal["none", "longest", "seq-length"] = option(
+        "none", "Pad the rows of an unpacked set, to compare with packing: within a micro-batch, or to --seq-length."
+    )
+    seq_length: int | None = option(
+        None, "Row length that --pad-to seq-length pads to; for packs it is checked against the data set.", min=2
+    )
+    seed: int = option(1234, "Seed of the row order and of random weights.", min=0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelOptions:
+    """Model"""
+
+    model: str = option(
+        help="Hugging Face directory (nothing is downloaded), or tiny:qwen2 or tiny:llama to try things out.",
+        metavar="DIRECTORY",
+    )
+    random_init: bool = option(False, "Start from random weights: only config.json of the model is used.")
+    tokenizer: Path | None = option(None, "Directory of the tokenizer to save with the model, if not the model's own.")
+    dtype: Literal["float32", "bfloat16", "float64"] = option(
+        "float32", "Number format of weights and activations; bfloat16 keeps float32 master weights."
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainOptions:
+    """Training"""
+
+    train_iters: int | None = option(None, "Number of optimizer steps; instead of --epochs.", min=1)
+    epochs: float | None = option(None, "Passes over the rows, fractions allowed. Default: 1.")
+    global_batch_size: int = option(8, "Rows in each optimizer step.", min=1)
+    micro_batch_size: int = option(1, "Rows that go through the model at once.", min=1)
+    lr: float | None = option(None, "Peak learning rate. Default: 1e-5, or 1e-3 with random weights.")
+    min_lr: float = option(0.0, "Learning rate at the end of the decay.", min=0)
+    lr_decay_style: Literal["cosine", "linear", "constant"] = option("cosine", "Course of the rate after warm-up.")
+    lr_warmup_fraction: float | None = option(None, "Part of all steps spent on warm-up. Default: 0.03.", min=0, max=1)
+    lr_warmup_iters: int | None = option(None, "Steps spent on warm-up; instead of --lr-warmup-fraction.", min=0)
+    weight_decay: float = option(0.1, "AdamW weight decay; norms and biases are left out.", min=0)
+    adam_beta1: float = option(0.9, "AdamW decay rate of the mean gradient.", min=0, max=1)
+    adam_beta2: float = option(0.95, "AdamW decay rate of the mean squared gradient.", min=0, max=1)
+    adam_eps: float = option(1e-8, "AdamW epsilon.", min=0)
+    clip_grad: float = option(1.0, "Largest norm of all gradients together; 0 does not clip.", min=0)
+
+    def __post_init__(self) -> None:
+        self._check_duration()
+        self._check_batch()
+        self._check_rate()
+
+    def peak_lr(self, *, random_weights: bool) -> float:
+        """``--lr``, or the default for a model that starts from weights of this kind."""
+        if self.lr is not None:
+            return self.lr
+        # Small on purpose: a pretrained model forgets at rates that random weights need to learn anything.
+        return max(self.min_lr, DEFAULT_LR_RANDOM if random_weights else DEFAULT_LR_PRETRAINED)
+
+    def warmup_steps(self, num_steps: int) -> int:
+        """Warm-up steps of a run of ``num_steps``."""
+        if self.lr_warmup_iters is not None:
+            return min(self.lr_warmup_iters, num_steps)
+        fraction = DEFAULT_WARMUP_FRACTION if self.lr_warmup_fraction is None else self.lr_warmup_fraction
+        return int(fraction * num_steps)
+
+    def _check_duration(self) -> None:
+        if self.train_iters is not None and self.epochs is not None:
+            raise ConfigError("SP208", "--train-iters and --epochs were both given", help="give one of them")
+        if self.epochs is not None and not 0 < self.epochs < float("inf"):
+            raise ConfigError("SP208", f"--epochs is {self.epochs:g}", help="give a number above 0")
+        if self.train_iters is not None and self.train_iters < 1:
+            raise ConfigError("SP208", f"--train-iters is {self.train_iters}", help="give at least 1")
+
+    def _check_batch(self) -> None:
+        if self.micro_batch_size < 1 or self.global_batch_size % self.micro_batch_size:
+            raise ConfigError(
+                "SP208",
+                f"--global-batch-size {self.global_batch_size} is not a multiple of "
+                f"--micro-batch-size {self.micro_batch_size}",
+                help="change one of them",
+            )
+
+    def _check_rate(self) -> None:
+        if self.lr is not None and not 0 < self.lr < float("inf"):
+            raise ConfigError("SP208", f"--lr is {self.lr:g}", help="give a number above 0, such as 1e-5")
+        if self.lr is not None and self.min_lr > self.lr:
+            raise ConfigError("SP208", f"--min-lr {self.min_lr:g} is above --lr {self.lr:g}", help="lower --min-lr")
+        if self.lr_warmup_fraction is not None and self.lr_warmup_iters is not None:
+            raise ConfigError(
+                "SP208", "--lr-warmup-fraction and --lr-warmup-iters were both given", help="give one of them"
+            )
+        for flag, beta in (("--adam-beta1", self.adam_beta1), ("--adam-beta2", self.adam_beta2)):
+            if not 0 <= beta < 1:
+                raise ConfigError("SP208", f"{flag} is {beta:g}", help="give a number from 0 up to, not including, 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOptions:
+    """Run"""
+
+    save: Path = option(help="Directory to write metrics.jsonl and model/ to.", flags=("--save", "--out"), short="-o")
+    overwrite: bool = option(False, "Replace the run that is already in --save.")
+    device: Literal["auto", "cpu"] = option("auto", "Where to compute.")
+    attention: Literal["auto", "flash", "reference"] = option(
+        "auto", "Attention code; reference builds the whole mask and is slow, to compare with."
+    )
+    log_interval: int = option(10, "Steps between two lines of output; metrics.jsonl has every step.", min=1)
+    num_threads: int | None = option(None, "CPU threads. Default: what torch chooses.", min=1)
+    dry_run: bool = option(False, "Check everything, show what would run, and stop.")

@@ -1,0 +1,97 @@
+"""Rows of a data set -> what one pass through the model takes.
+
+All rows of a micro-batch lie side by side in one row of T tokens; attention keeps them apart by their boundaries, so
+rows of different length cost no padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from seqpack.core.segments import Segments, cu_seqlens_from_lengths, position_ids, shift_labels
+from seqpack.core.types import IGNORE_INDEX, MaskMode, PackedSequence
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One micro-batch: int64 tensors ``[1, T]``; the boundaries stay on the host.
+
+    ``labels`` are those of the *next* token, shifted inside samples. ``segments`` are what attention keeps apart: the
+    samples, or whole packs where samples of a pack may see each other; padding is always a segment of its own.
+    ``num_tokens`` counts real tokens, ``num_targets`` those that enter the loss.
+    """
+
+    input_ids: torch.Tensor
+    labels: torch.Tensor
+    position_ids: torch.Tensor
+    segments: Segments
+    num_targets: int
+    num_tokens: int
+    num_padding: int
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with its tensors on ``device``."""
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device),
+            labels=self.labels.to(device),
+            position_ids=self.position_ids.to(device),
+        )
+
+
+def collate(
+    rows: Sequence[PackedSequence], mask: MaskMode, *, pad_to: int | None = None, pad_token_id: int = 0
+) -> Batch:
+    """Lay rows side by side; ``pad_to`` first extends each row to that many tokens (only to compare with padding)."""
+    rows = [row if pad_to is None else pad_row(row, pad_to, pad_token_id) for row in rows]
+    labels = np.concatenate([shift_labels(row.labels, row.cu_seqlens) for row in rows])
+    cu_seqlens = cu_seqlens_from_lengths(np.concatenate([_attended_lengths(row, mask) for row in rows]))
+    num_padding = sum(row.num_padding for row in rows)
+    return Batch(
+        input_ids=_tensor(np.concatenate([row.input_ids for row in rows])),
+        labels=_tensor(labels),
+        position_ids=_tensor(position_ids(cu_seqlens)),
+        segments=Segments(cu_seqlens),
+        num_targets=int(np.count_nonzero(labels != IGNORE_INDEX)),
+        num_tokens=len(labels) - num_padding,
+        num_padding=num_padding,
+    )
+
+
+def pad_row(row: PackedSequence, length: int, pad_token_id: int) -> PackedSequence:
+    """The row extended to ``length`` tokens by padding that is not trained on."""
+    missing = length - len(row)
+    assert missing >= 0, f"a row of {len(row)} tokens cannot be padded to {length}"
+    if missing == 0:
+        return row
+    cu_seqlens = row.cu_seqlens[:-1] if row.num_padding else row.cu_seqlens
+    return PackedSequence(
+        input_ids=np.concatenate([row.input_ids, np.full(missing, pad_token_id, np.int32)]),
+        labels=np.concatenate([row.labels, np.full(missing, IGNORE_INDEX, np.int32)]),
+        cu_seqlens=np.append(cu_seqlens, np.int32(length)),
+        num_padding=row.num_padding + missing,
+    )
+
+
+def _attended_lengths(row: PackedSequence, mask: MaskMode) -> NDArray[np.int32]:
+    """Lengths of what attention keeps apart in one row; padding is apart in both modes.
+
+    Padding comes last, so a lower triangle over the whole row would give real tokens the same result for more work.
+    """
+    lengths = np.diff(row.cu_seqlens)
+    if mask is MaskMode.BLOCK_CAUSAL:
+        return lengths
+    lengths = np.array([len(row) - row.num_padding, row.num_padding], np.int32)
+    return lengths[lengths > 0]
+
+
+def _tensor(values: NDArray[np.int32]) -> torch.Tensor:
+    return torch.from_numpy(values.astype(np.int64))[None]

@@ -1,0 +1,57 @@
+"""Where tensors live. A backend is a value that is passed in, so one test process can run several."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from typing import Protocol
+
+import torch
+
+from seqpack.core.errors import DeviceError
+
+
+class DeviceBackend(Protocol):
+    """What training needs to know about a kind of device."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def device(self) -> torch.device: ...
+    def seed(self, seed: int) -> None:
+        """Seed the generators that random weights are drawn from."""
+
+    def synchronize(self) -> None:
+        """Return when all work given to the device is done."""
+
+    def peak_memory(self) -> int:
+        """Most bytes in use so far."""
+
+
+class CpuBackend:
+    """The host. ``num_threads`` is set for the whole process, as torch has it no other way."""
+
+    name = "cpu"
+    device = torch.device("cpu")
+
+    def __init__(self, num_threads: int | None = None) -> None:
+        if num_threads is not None:
+            torch.set_num_threads(num_threads)
+
+    def seed(self, seed: int) -> None:
+        torch.manual_seed(seed)
+
+    def synchronize(self) -> None:
+        """CPU kernels have finished when their call returns."""
+
+    def peak_memory(self) -> int:
+        """Peak resident set of the process: weights, activations and everything else."""
+        unit = 1 if sys.platform == "darwin" else 1024  # the one field of getrusage whose unit differs
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def select_device(name: str, *, num_threads: int | None = None) -> DeviceBackend:
+    """The backend for ``--device``; SP501 for a device this version cannot compute on."""
+    if name in ("auto", "cpu"):
+        return CpuBackend(num_threads)
+    raise DeviceError("SP501", f"--device {name} is not available here", help="choose --device cpu")

@@ -1,0 +1,52 @@
+"""Writing a model as a Hugging Face directory: complete under its final name, or not there at all."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from seqpack.io.publish import partial_folder
+from seqpack.models.load import quiet_transformers
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+
+
+def save_hf(model: Any, out_dir: Path, tokenizer_dir: Path | None = None) -> None:
+    """Write ``model`` (of transformers) to ``out_dir``, replacing what is there; files of the tokenizer are copied.
+
+    They are copied byte for byte because loading and saving a tokenizer rewrites them, and what the model was trained
+    with should be what it is served with.
+    """
+    with partial_folder(out_dir) as partial:
+        with quiet_transformers():
+            model.save_pretrained(partial)
+        if tokenizer_dir is not None:
+            _copy_tokenizer(tokenizer_dir, partial)
+        for file in partial.iterdir():
+            # safetensors writes files that only their owner can read; config.json has the mode users expect
+            file.chmod((partial / "config.json").stat().st_mode)
+        _replace_directory(partial, out_dir)
+
+
+def _copy_tokenizer(source: Path, target: Path) -> None:
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+
+
+def _replace_directory(new: Path, old: Path) -> None:
+    """A directory cannot be renamed over another; the old one steps aside and goes last."""
+    if not old.exists():
+        new.rename(old)
+        return
+    aside = new.with_name(f"{new.name}.old")
+    old.rename(aside)
+    new.rename(old)
+    shutil.rmtree(aside)

@@ -1,0 +1,88 @@
+"""AdamW, its learning rate over a run, and the one pass over gradients between backward and update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+
+DecayStyle = Literal["cosine", "linear", "constant"]
+
+
+def learning_rate(
+    step: int, num_steps: int, *, peak: float, minimum: float, warmup_steps: int, style: DecayStyle
+) -> float:
+    """The rate of step 0 .. num_steps - 1: a straight rise to ``peak``, then a decay towards ``minimum``.
+
+    No step has rate 0: warm-up ends its first step above it, and ``minimum`` would come after the last step.
+    """
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    if style == "constant":
+        return peak
+    progress = (step - warmup_steps) / (num_steps - warmup_steps)
+    remaining = 1 - progress if style == "linear" else (1 + math.cos(math.pi * progress)) / 2
+    return minimum + (peak - minimum) * remaining
+
+
+class Optimizer:
+    """AdamW over a model's parameters; ``gradient_norm()`` then ``step(lr)`` once all backward passes are done.
+
+    Weights narrower than float32 are updated through float32 masters, and their gradients summed in float32: an
+    update of a millionth is lost in bfloat16, which has three significant digits.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[torch.nn.Parameter],
+        *,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        clip_grad: float = 0.0,
+    ) -> None:
+        self._masters = [_Master(parameter) for parameter in parameters if parameter.requires_grad]
+        self._clip_grad = clip_grad
+        updated = [master.weight for master in self._masters]
+        groups = [
+            {"params": [weight for weight in updated if weight.ndim >= 2], "weight_decay": weight_decay},
+            {"params": [weight for weight in updated if weight.ndim < 2], "weight_decay": 0.0},  # norms and biases
+        ]
+        self._adamw = torch.optim.AdamW([g for g in groups if g["params"]], betas=betas, eps=eps, fused=True)
+
+    def gradient_norm(self) -> torch.Tensor:
+        """Norm of all gradients together, before clipping, a scalar; clips them."""
+        weights = [master.weight for master in self._masters]
+        return torch.nn.utils.clip_grad_norm_(weights, self._clip_grad or math.inf)
+
+    def step(self, lr: float) -> None:
+        """Update the parameters and forget the gradients."""
+        for group in self._adamw.param_groups:
+            group["lr"] = lr
+        self._adamw.step()
+        self._adamw.zero_grad(set_to_none=True)
+        for master in self._masters:
+            master.write_back()
+
+
+class _Master:
+    """The weight AdamW updates for a parameter: the parameter itself, or its float32 copy."""
+
+    def __init__(self, parameter: torch.nn.Parameter) -> None:
+        self._parameter = parameter
+        self.weight: torch.Tensor = parameter
+        if parameter.dtype.itemsize < torch.float32.itemsize:
+            self.weight = parameter.detach().to(torch.float32)
+            parameter.register_post_accumulate_grad_hook(self._take_gradient)  # type: ignore[no-untyped-call]
+
+    def write_back(self) -> None:
+        if self.weight is not self._parameter:
+            self._parameter.detach().copy_(self.weight)
+
+    def _take_gradient(self, parameter: torch.Tensor) -> None:
+        assert parameter.grad is not None
+        gradient = parameter.grad.to(torch.float32)
+        self.weight.grad = gradient if self.weight.grad is None else self.weight.grad.add_(gradient)
+        parameter.grad = None

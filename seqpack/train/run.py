@@ -1,0 +1,207 @@
+"""A training run from its options: ``prepare`` checks everything and builds nothing, ``execute`` does the work."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from seqpack.attention.contract import AttentionBackend, select_attention
+from seqpack.attention.registry import BUILTIN_BACKENDS
+from seqpack.io.packed import PackedDataset
+from seqpack.models.load import ModelSpec, build_model, resolve_model
+from seqpack.models.packed import PackedLM
+from seqpack.options.train import DEFAULT_EPOCHS, ModelOptions, RunOptions, TrainDataOptions, TrainOptions
+from seqpack.runtime.device import DeviceBackend, select_device
+from seqpack.train.checkpoint import save_hf
+from seqpack.train.checks import (
+    METRICS_FILE,
+    MODEL_FOLDER,
+    Isolation,
+    check_output,
+    resolve_isolation,
+    resolve_row_length,
+    resolve_tokenizer,
+)
+from seqpack.train.loader import BatchReader, RowSchedule
+from seqpack.train.loop import train
+from seqpack.train.loss import chunked_cross_entropy
+from seqpack.train.metrics import JsonlSink
+from seqpack.train.optim import Optimizer, learning_rate
+from seqpack.train.summary import RunSummary, TrainResult
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from seqpack.train.metrics import MetricSink
+
+
+@dataclass(frozen=True, slots=True)
+class TrainPlan:
+    """A run whose every part is known to fit; no weight exists yet."""
+
+    data: TrainDataOptions
+    training: TrainOptions
+    run: RunOptions
+    dataset: PackedDataset
+    schedule: RowSchedule
+    isolation: Isolation
+    row_length: int | None
+    model: ModelSpec
+    dtype: str
+    tokenizer_dir: Path | None
+    backend: DeviceBackend
+    attention: AttentionBackend
+
+    @property
+    def peak_lr(self) -> float:
+        return self.training.peak_lr(random_weights=self.model.random_weights)
+
+    def summary(self) -> RunSummary:
+        """What will run, to be shown before it does."""
+        trained = self.dataset.num_targets > 0
+        rows_per_step = self.schedule.num_rows / len(self.schedule)
+        return RunSummary(
+            data=str(self.data.data_path),
+            num_rows=len(self.dataset),
+            num_steps=len(self.schedule),
+            epochs=self.schedule.epochs,
+            global_batch_size=self.training.global_batch_size,
+            micro_batch_size=self.training.micro_batch_size,
+            tokens_per_step=float(self.dataset.num_tokens[trained].mean()) * rows_per_step,
+            targets_per_step=float(self.dataset.num_targets[trained].mean()) * rows_per_step,
+            packed=self.dataset.manifest.packed,
+            mask=self.isolation.mask.value,
+            model=self.model.name,
+            model_type=self.model.config.model_type,
+            num_parameters=self.model.num_parameters(),
+            random_weights=self.model.random_weights,
+            dtype=self.dtype,
+            device=self.backend.name,
+            attention=self.attention.name,
+            lr=self.peak_lr,
+            lr_decay_style=self.training.lr_decay_style,
+            warmup_steps=self.training.warmup_steps(len(self.schedule)),
+            save=str(self.run.save),
+            notes=self._notes(),
+        )
+
+    def _notes(self) -> tuple[str, ...]:
+        notes = [self.isolation.note]
+        if self.schedule.num_left_out:
+            notes.append(f"rows without a trained token, left out: {self.schedule.num_left_out:,}")
+        if self.tokenizer_dir is None:
+            notes.append("no tokenizer is saved with the model: that of the data is gone; --tokenizer names one")
+        return tuple(notes)
+
+
+def prepare(data: TrainDataOptions, model: ModelOptions, training: TrainOptions, run: RunOptions) -> TrainPlan:
+    """Check the options against each other, the data set, the model directory and this machine.
+
+    Raises ``ConfigError``, ``DataError`` or ``DeviceError`` for the first thing that does not fit.
+    """
+    check_output(run.save, overwrite=run.overwrite)
+    dataset = PackedDataset.open(data.data_path)
+    manifest = dataset.manifest
+    isolation = resolve_isolation(manifest, data)
+    row_length = resolve_row_length(manifest, data, int(dataset.row_lengths.max(initial=0)))
+    schedule = _schedule(dataset, data, training)
+    backend = select_device(run.device, num_threads=run.num_threads)
+    attention = select_attention(
+        run.attention, BUILTIN_BACKENDS, device=backend.device.type, dtype=model.dtype, mask=isolation.mask
+    )
+    spec = resolve_model(
+        model.model,
+        random_init=model.random_init,
+        vocab_size=manifest.tokenizer.vocab_size,
+        eos_token_id=manifest.tokenizer.eos_token_id,
+        pad_token_id=manifest.tokenizer.pad_token_id,
+    )
+    tokenizer_dir = resolve_tokenizer(
+        manifest.tokenizer, model.tokenizer, spec.directory, random_weights=spec.random_weights
+    )
+    return TrainPlan(
+        data=data,
+        training=training,
+        run=run,
+        dataset=dataset,
+        schedule=schedule,
+        isolation=isolation,
+        row_length=row_length,
+        model=spec,
+        dtype=model.dtype,
+        tokenizer_dir=tokenizer_dir,
+        backend=backend,
+        attention=attention,
+    )
+
+
+def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
+    """Build the model, train it, save it. Every step goes to ``metrics.jsonl`` and to ``sinks``, which stay open."""
+    dtype: torch.dtype = getattr(torch, plan.dtype)
+    hf_model = build_model(plan.model, dtype=dtype, backend=plan.backend, seed=plan.data.seed)
+    model = PackedLM(hf_model, plan.attention.load(), chunked_cross_entropy)
+    save = plan.run.save
+    # A model of an older run must not lie beside the metrics of this one, should this one fail.
+    shutil.rmtree(save / MODEL_FOLDER, ignore_errors=True)
+    with ExitStack() as stack:
+        metrics = stack.enter_context(closing(JsonlSink(save / METRICS_FILE)))
+        result = train(
+            model,
+            plan.schedule,
+            _reader(plan),
+            _optimizer(model, plan.training),
+            _rate(plan),
+            backend=plan.backend,
+            sinks=[metrics, *sinks],
+        )
+    save_hf(hf_model, save / MODEL_FOLDER, plan.tokenizer_dir)
+    return replace(result, model_path=str(save / MODEL_FOLDER))
+
+
+def _schedule(dataset: PackedDataset, data: TrainDataOptions, training: TrainOptions) -> RowSchedule:
+    epochs = training.epochs
+    if training.train_iters is None and epochs is None:
+        epochs = DEFAULT_EPOCHS
+    return RowSchedule(
+        dataset.num_targets,
+        global_batch_size=training.global_batch_size,
+        micro_batch_size=training.micro_batch_size,
+        seed=data.seed,
+        shuffle=data.shuffle,
+        train_iters=training.train_iters,
+        epochs=epochs,
+    )
+
+
+def _reader(plan: TrainPlan) -> BatchReader:
+    pad_token_id = plan.dataset.manifest.tokenizer.pad_token_id
+    return BatchReader(plan.dataset, plan.isolation.mask, plan.data.pad_to, plan.row_length, pad_token_id)
+
+
+def _optimizer(model: PackedLM, training: TrainOptions) -> Optimizer:
+    return Optimizer(
+        model.parameters(),
+        betas=(training.adam_beta1, training.adam_beta2),
+        eps=training.adam_eps,
+        weight_decay=training.weight_decay,
+        clip_grad=training.clip_grad,
+    )
+
+
+def _rate(plan: TrainPlan) -> Callable[[int], float]:
+    num_steps = len(plan.schedule)
+    return partial(
+        learning_rate,
+        num_steps=num_steps,
+        peak=plan.peak_lr,
+        minimum=plan.training.min_lr,
+        warmup_steps=plan.training.warmup_steps(num_steps),
+        style=plan.training.lr_decay_style,
+    )

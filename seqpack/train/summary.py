@@ -1,0 +1,59 @@
+"""What a run is about to do, and what it did, for people and programs; free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What really runs, with every default filled in; ``notes`` say what was filled in and from where."""
+
+    data: str
+    num_rows: int
+    num_steps: int
+    epochs: float
+    global_batch_size: int
+    micro_batch_size: int
+    tokens_per_step: float
+    targets_per_step: float
+    packed: bool
+    mask: str
+    model: str
+    model_type: str
+    num_parameters: int
+    random_weights: bool
+    dtype: str
+    device: str
+    attention: str
+    lr: float
+    lr_decay_style: str
+    warmup_steps: int
+    save: str
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """A finished run. ``first_loss`` and ``last_loss`` are means over a few steps; speeds count real tokens."""
+
+    num_steps: int
+    first_loss: float
+    last_loss: float
+    num_tokens: int
+    num_targets: int
+    num_padding: int
+    seconds: float
+    peak_memory: int
+    model_path: str = ""
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.num_tokens / self.seconds if self.seconds else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "tokens_per_second": self.tokens_per_second}

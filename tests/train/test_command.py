@@ -1,0 +1,62 @@
+"""``seqpack train`` as a function of its option groups."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seqpack.commands.train import train
+from seqpack.core.errors import DeviceError
+from seqpack.options.output import OutputOptions
+from seqpack.options.resolved import Resolved
+from seqpack.options.train import ModelOptions, RunOptions, TrainDataOptions, TrainOptions
+
+from .conftest import WriteDataset
+
+JSON = OutputOptions(json=True)
+
+
+def run(data: Path, save: Path, *, dry_run: bool = False) -> None:
+    options = RunOptions(save=save, dry_run=dry_run, log_interval=1)
+    train(TrainDataOptions(data_path=data), ModelOptions(model="tiny:llama"), TrainOptions(), options, JSON, Resolved("train", {}, {}))
+
+
+def test_json_holds_the_plan_and_the_result(
+    write_dataset: WriteDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(write_dataset([[5, 3], [7]]), tmp_path / "run")
+    stdout, stderr = capsys.readouterr()
+    value = json.loads(stdout)
+    assert value["plan"]["num_steps"] == value["result"]["num_steps"] == 1
+    assert value["result"]["model_path"] == str(tmp_path / "run" / "model")
+    assert "step 1/1" in stderr
+
+
+def test_dry_run_writes_nothing(
+    write_dataset: WriteDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(write_dataset([[5, 3], [7]]), tmp_path / "run", dry_run=True)
+    value = json.loads(capsys.readouterr().out)
+    assert value["dry_run"] is True
+    assert value["plan"]["num_parameters"] > 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_packages_name_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seqpack.commands.train.find_spec", lambda name: None)
+    with pytest.raises(DeviceError, match=r"seqpack-toolkit\[train\]") as raised:
+        run(tmp_path / "data", tmp_path / "run")
+    assert raised.value.code == "SP502"
+
+
+def test_importing_the_command_is_cheap() -> None:
+    assert importlib.util.find_spec("torch") is not None
+    heavy = "{'torch', 'transformers', 'numpy', 'pyarrow', 'rich'}"
+    code = f"import sys, seqpack.commands.train, seqpack.options.train; sys.exit(str({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "set()"

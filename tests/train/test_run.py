@@ -1,0 +1,155 @@
+"""Runs from options to files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from seqpack.core.errors import ConfigError, DataError, SeqpackError
+from seqpack.core.types import MaskMode
+from seqpack.options.train import ModelOptions, RunOptions, TrainDataOptions, TrainOptions
+from seqpack.train.run import TrainPlan, execute, prepare
+
+from .conftest import WriteDataset, write_tokenizer
+
+PACKS = [[5, 3, 1], [9], [4, 4], [7], [2, 2, 2]]
+GROUPS: tuple[type, ...] = (TrainDataOptions, ModelOptions, TrainOptions, RunOptions)
+
+
+def options(data: Path, save: Path, **given: Any) -> list[Any]:
+    """The four option groups; each value goes to the group that has a field of its name."""
+    values = {"data_path": data, "model": "tiny:qwen2", "save": save, "global_batch_size": 2, **given}
+    groups = []
+    for group in GROUPS:
+        names = {field.name for field in dataclasses.fields(group)}
+        groups.append(group(**{name: values.pop(name) for name in names & values.keys()}))
+    assert not values
+    return groups
+
+
+def plan(data: Path, save: Path, **given: Any) -> TrainPlan:
+    return prepare(*options(data, save, **given))
+
+
+def test_a_run_from_end_to_end(write_dataset: WriteDataset, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    prepared = plan(write_dataset(PACKS, seq_length=10), tmp_path / "run", epochs=2)
+    summary = prepared.summary()
+    result = execute(prepared)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == result.num_steps == summary.num_steps == 5
+    assert result.num_tokens == sum(line["num_tokens"] for line in lines) == 2 * sum(map(sum, PACKS))
+    assert result.num_padding == 2 * (10 * len(PACKS) - sum(map(sum, PACKS)))
+    assert summary.tokens_per_step * 5 == pytest.approx(result.num_tokens)
+    assert summary.targets_per_step * 5 == pytest.approx(result.num_targets)
+    assert result.model_path == str(tmp_path / "run" / "model")
+    model = AutoModelForCausalLM.from_pretrained(result.model_path)
+    assert model.config.eos_token_id == 1
+    assert (tmp_path / "run" / "model" / "tokenizer.json").exists()
+
+
+def test_a_trained_model_can_be_trained_on(write_dataset: WriteDataset, tmp_path: Path) -> None:
+    data = write_dataset(PACKS, seq_length=10)
+    first = execute(plan(data, tmp_path / "a", train_iters=40, lr=3e-3, global_batch_size=5))
+    second = plan(data, tmp_path / "b", model=first.model_path, global_batch_size=5)
+    assert not second.summary().random_weights
+    assert second.peak_lr < 1e-4
+    assert execute(second).first_loss == pytest.approx(first.last_loss, rel=0.3)
+
+
+@pytest.mark.parametrize("given", [{"attention": "reference"}, {"micro_batch_size": 2}])
+def test_what_must_not_change_the_numbers(write_dataset: WriteDataset, tmp_path: Path, given: dict[str, Any]) -> None:
+    data = write_dataset(PACKS, seq_length=10)
+    plain = execute(plan(data, tmp_path / "a", dtype="float64"))
+    other = execute(plan(data, tmp_path / "b", dtype="float64", **given))
+    assert other.last_loss == pytest.approx(plain.last_loss, rel=1e-7)
+
+
+@pytest.mark.parametrize("pad_to", ["longest", "seq-length"])
+def test_padding_changes_the_work_and_not_the_loss(write_dataset: WriteDataset, tmp_path: Path, pad_to: str) -> None:
+    data = write_dataset([[5], [9], [3], [8]], mask=None)
+    plain = execute(plan(data, tmp_path / "a", dtype="float64", micro_batch_size=2))
+    padded = execute(plan(data, tmp_path / "b", dtype="float64", micro_batch_size=2, pad_to=pad_to, seq_length=9))
+    assert plain.num_padding == 0 < padded.num_padding
+    assert padded.last_loss == pytest.approx(plain.last_loss, rel=1e-7)
+
+
+def test_masks_differ(write_dataset: WriteDataset, tmp_path: Path) -> None:
+    losses = []
+    for mask in MaskMode:
+        prepared = plan(write_dataset([[5, 4]], mask=mask), tmp_path / mask.value, train_iters=1)
+        assert prepared.summary().mask == mask.value
+        losses.append(execute(prepared).last_loss)
+    assert losses[0] != losses[1]
+
+
+def test_rows_left_out_are_told(write_dataset: WriteDataset, tmp_path: Path) -> None:
+    prepared = plan(write_dataset([[3, 1], [1, 1]]), tmp_path / "run")
+    assert "rows without a trained token, left out: 1" in prepared.summary().notes
+
+
+def test_overwrite_replaces_the_run(write_dataset: WriteDataset, tmp_path: Path) -> None:
+    data = write_dataset(PACKS)
+    execute(plan(data, tmp_path / "run", train_iters=2))
+    with pytest.raises(ConfigError) as raised:
+        plan(data, tmp_path / "run")
+    assert raised.value.code == "SP004"
+    execute(plan(data, tmp_path / "run", train_iters=1, overwrite=True))
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_run_that_fails_leaves_no_model(write_dataset: WriteDataset, tmp_path: Path) -> None:
+    data = write_dataset(PACKS)
+    execute(plan(data, tmp_path / "run", train_iters=1))
+    broken = plan(data, tmp_path / "run", overwrite=True, lr=1e38, clip_grad=0.0, lr_warmup_iters=0)
+    with pytest.raises(ConfigError) as raised:
+        execute(broken)
+    assert raised.value.code == "SP204"
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["metrics.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ({"neat_pack": False}, "SP203"),
+        ({"pad_to": "longest"}, "SP208"),
+        ({"seq_length": 4}, "SP208"),
+        ({"model": "no/such/directory"}, "SP206"),
+        ({"model": "tiny:bert"}, "SP202"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    write_dataset: WriteDataset, tmp_path: Path, given: dict[str, Any], code: str
+) -> None:
+    data = write_dataset(PACKS, seq_length=10)
+    with pytest.raises(SeqpackError) as raised:
+        plan(data, tmp_path / "run", **given)
+    assert raised.value.code == code
+    assert raised.value.help
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_tokenizer_is_refused(write_dataset: WriteDataset, tmp_path: Path) -> None:
+    other = write_tokenizer(tmp_path / "other", 50)
+    with pytest.raises(ConfigError) as raised:
+        plan(write_dataset(PACKS), tmp_path / "run", tokenizer=other)
+    assert raised.value.code == "SP302"
+
+
+def test_a_set_without_targets(write_dataset: WriteDataset, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as raised:
+        plan(write_dataset([[1, 1]]), tmp_path / "run")
+    assert raised.value.code == "SP205"
+
+
+def test_dtype_of_the_saved_model(write_dataset: WriteDataset, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    result = execute(plan(write_dataset(PACKS), tmp_path / "run", train_iters=1, dtype="bfloat16"))
+    assert AutoModelForCausalLM.from_pretrained(result.model_path).dtype is torch.bfloat16
