@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import seqpack
-from seqpack.cli.errors import report_error
+from seqpack.cli.errors import Interrupted, ReaderGone, report_error
 
 LAZY_COMMANDS: dict[str, tuple[str, str]] = {
     "stats": ("Look", "Token lengths, and what every way of packing would cost; writes nothing."),
@@ -42,6 +42,15 @@ class LazyGroup(TyperGroup):
         if name in LAZY_COMMANDS:
             command = load_command(name)
         return name, command, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        # Typer would turn these two into exit codes of its own, before we can say anything.
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted from interrupt
+        except BrokenPipeError as error:
+            raise ReaderGone from error
 
 
 def load_command(name: str) -> Any:
@@ -91,11 +100,11 @@ def run(arguments: list[str]) -> int:
     try:
         typer.main.get_command(app).main(args=arguments, prog_name="seqpack", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader went away (`seqpack stats ... | head`): not an error, but stdout must not be flushed again at exit.
+    except (ReaderGone, BrokenPipeError):
+        # `seqpack stats ... | head` is not an error, but stdout must not be flushed again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (Exception, KeyboardInterrupt) as error:
+    except Exception as error:
         return report_error(error, arguments)
     return 0
 

@@ -18,11 +18,17 @@ INTERRUPTED = 130
 USAGE = 2
 
 
-def report_error(error: BaseException, arguments: Sequence[str]) -> int:
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """Ctrl-C."""
+
+
+class ReaderGone(Exception):  # noqa: N818 - not an error
+    """Whoever read our stdout closed it."""
+
+
+def report_error(error: Exception, arguments: Sequence[str]) -> int:
     """Print the error to stderr, and to stdout as JSON under ``--json``; returns the exit code."""
-    if isinstance(error, typer.Exit):
-        return error.exit_code
-    if isinstance(error, KeyboardInterrupt | typer.Abort):
+    if isinstance(error, Interrupted | typer.Abort):
         print("interrupted: nothing half-written was left behind", file=sys.stderr)
         return INTERRUPTED
     if isinstance(error, SeqpackError):

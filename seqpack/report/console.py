@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
+from rich.console import Console as RichConsole
 from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rich.console import Console as RichConsole
     from rich.console import RenderableType
 
     from seqpack.options.output import OutputOptions
@@ -116,8 +116,12 @@ class _PlainProgress:
             self._console.print(f"{self._label}: {self._done:,}{of_total} {self._unit}".rstrip(), highlight=False)
 
 
-def _rich(file: TextIO) -> RichConsole:
-    from rich.console import Console as RichConsole
+class _RichConsole(RichConsole):
+    def on_broken_pipe(self) -> None:
+        # rich would end the process with exit code 1; `seqpack stats ... | head` is not an error.
+        raise BrokenPipeError
 
+
+def _rich(file: TextIO) -> RichConsole:
     # Where nobody sees line ends, tables get room and sentences are not broken.
-    return RichConsole(file=file) if file.isatty() else RichConsole(file=file, width=PLAIN_WIDTH, soft_wrap=True)
+    return _RichConsole(file=file) if file.isatty() else _RichConsole(file=file, width=PLAIN_WIDTH, soft_wrap=True)

@@ -1,0 +1,122 @@
+"""Killed or out of disk in the middle of writing: nothing is left that looks finished."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SLOW_PLUGIN = """
+import time
+from seqpack.api import Component, Message, Sample, hookimpl
+
+class Slow:
+    def __init__(self, columns):
+        self.rows = 0
+
+    def __call__(self, record):
+        self.rows += 1
+        if self.rows > 1024:  # one batch has been written
+            time.sleep(60)
+        yield Sample((Message("user", record["instruction"]), Message("assistant", record["output"])))
+
+@hookimpl
+def seqpack_handlers():
+    yield Component("slow", "slow_plugin:Slow", "sleeps after the first batch")
+"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """An environment in which the plugin ``slow`` is installed."""
+    site = tmp_path / "site"
+    info = site / "slow_plugin-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "slow_plugin.py").write_text(SLOW_PLUGIN)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: slow-plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[seqpack]\nslow = slow_plugin\n")
+    return {**os.environ, "PYTHONPATH": str(site)}
+
+
+@pytest.fixture
+def long_file(tmp_path: Path) -> Path:
+    path = tmp_path / "long.jsonl"
+    path.write_text(('{"instruction": "Say it.", "output": "' + "it is said " * 100 + '"}\n') * 2000)
+    return path
+
+
+def command(data: Path, tokenizer_dir: Path, prefix: Path, *flags: str) -> list[str]:
+    arguments = [data, "--tokenizer", tokenizer_dir, "--neat-pack", "--seq-length", 512, "-o", prefix, *flags]
+    return [sys.executable, "-m", "seqpack", "preprocess", *map(str, arguments)]
+
+
+def wait_for_partial(folder: Path) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        partial = list(folder.glob(".*.partial-*/*.bin"))
+        if partial and any(path.stat().st_size for path in partial):
+            return
+        time.sleep(0.02)
+    pytest.fail("nothing was written within 30 s")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_killed_while_writing(long_file, tokenizer_dir, tmp_path, environment, how):
+    folder = tmp_path / "out"
+    process = subprocess.Popen(
+        command(long_file, tokenizer_dir, folder / "x", "--handler", "slow"),
+        env=environment,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    wait_for_partial(folder)
+    process.send_signal(how)
+    code = process.wait(30)
+    assert code == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[how]
+    assert not list(folder.glob("x*"))
+    leftovers = list(folder.iterdir())
+    assert all(path.name.startswith(".x.partial-") for path in leftovers)
+    assert bool(leftovers) == (how is signal.SIGKILL)
+
+    done = subprocess.run(command(long_file, tokenizer_dir, folder / "x"), env=environment, check=False)
+    assert done.returncode == 0
+    assert (folder / "x_packed_manifest.json").exists()
+    assert not list(folder.glob(".x.partial-*")), "what the killed run left must be cleared by the next"
+
+
+def test_disk_full(long_file, tokenizer_dir, tmp_path, environment):
+    def limit_file_size() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    folder = tmp_path / "out"
+    done = subprocess.run(
+        command(long_file, tokenizer_dir, folder / "x"),
+        env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
+        preexec_fn=limit_file_size,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 5, done.stderr
+    assert "error[SP503]" in done.stderr and "nothing was published" in done.stderr
+    assert not list(folder.iterdir())
+
+
+def test_overwriting_keeps_the_old_set_until_the_new_one_is_whole(long_file, tokenizer_dir, tmp_path, environment):
+    folder = tmp_path / "out"
+    subprocess.run(command(long_file, tokenizer_dir, folder / "x"), env=environment, check=True)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    process = subprocess.Popen(
+        command(long_file, tokenizer_dir, folder / "x", "--handler", "slow", "--overwrite"), env=environment
+    )
+    wait_for_partial(folder)
+    process.kill()
+    process.wait(30)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
