@@ -147,11 +147,6 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "--pack is counted from 0 and must be below the number of packs.",
         "Choose a smaller number.",
     ),
-    "SP113": Diagnostic(
-        "not a tokenized set of whole samples",
-        "The set was packed with pieces that are not whole samples.",
-        "Make it again from the raw data.",
-    ),
     # 2xx: training
     "SP201": Diagnostic(
         "samples cannot be kept apart",

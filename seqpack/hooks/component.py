@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from seqpack.core.errors import ConfigError, PluginError
+from seqpack.core.errors import ConfigError, PluginError, SeqpackError
 from seqpack.core.suggest import did_you_mean
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: Component[Kind](...) fails with them on Python 3.11
 class Component(Generic[T]):
     """One handler, template or strategy; nothing behind it is imported until its name is chosen.
 
@@ -37,6 +37,20 @@ class Component(Generic[T]):
                 "SP012",
                 f"{self.name!r} of plugin {self.plugin!r} cannot be loaded from {self.target!r}: "
                 f"{type(error).__name__}: {error}",
+                help="mend or uninstall that plugin, or choose another name",
+            ) from error
+
+    def create(self, *arguments: Any) -> Any:
+        """Call what the target names; an error that is not one of ours becomes a PluginError."""
+        factory = self.load()
+        try:
+            return factory(*arguments)
+        except SeqpackError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                "SP012",
+                f"{self.name!r} of plugin {self.plugin!r} cannot be made: {type(error).__name__}: {error}",
                 help="mend or uninstall that plugin, or choose another name",
             ) from error
 

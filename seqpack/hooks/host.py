@@ -62,7 +62,7 @@ class PluginHost:
         version = entry_point.dist.version if entry_point.dist else "?"
         try:
             hooks = self._add(entry_point.name, entry_point.load())
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             message = error.message if isinstance(error, SeqpackError) else f"{type(error).__name__}: {error}"
             return PluginReport(entry_point.name, distribution, version, (), message)
         return PluginReport(entry_point.name, distribution, version, hooks)

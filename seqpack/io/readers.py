@@ -71,7 +71,7 @@ def _read_jsonl(path: Path) -> Iterator[Record]:
 
 def _parse(line: bytes, path: Path, number: int) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line.rstrip())  # without its end, after which JSON's columns count from 1 again
     except ValueError as error:
         reason = f"column {error.colno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise DataError(

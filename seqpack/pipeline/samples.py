@@ -75,7 +75,7 @@ class SampleSource:
         }
         return cls(
             files,
-            handler.load()(input.columns()),
+            handler.create(input.columns()),
             prompt,
             tokenizer,
             eos_token_id,

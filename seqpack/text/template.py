@@ -85,7 +85,7 @@ def load_template(component: Component[PromptTemplate], tokenizer: Tokenizer) ->
     """
     text = template_text(component)
     if text is None:
-        template: PromptTemplate = component.load()()
+        template: PromptTemplate = component.create()
         return template
     try:
         parsed = parse_template(text)
@@ -105,10 +105,10 @@ def template_text(component: Component[PromptTemplate]) -> str | None:
     if not component.target.endswith((".yaml", ".yml")):
         return None
     package, colon, name = component.target.partition(":")
-    source = files(package).joinpath(name) if colon else Path(component.target)
     try:
+        source = files(package).joinpath(name) if colon else Path(component.target)
         return source.read_text(encoding="utf-8")
-    except (OSError, ModuleNotFoundError, UnicodeDecodeError) as error:
+    except Exception as error:  # reading a file of a package imports the package, which may do anything
         raise PluginError("SP012", f"template file {component.target} of {component.plugin!r}: {error}") from error
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,17 @@ def command(data: Path, tokenizer_dir: Path, prefix: Path, *flags: str) -> list[
     return [sys.executable, "-m", "seqpack", "preprocess", *map(str, arguments)]
 
 
+@contextlib.contextmanager
+def running(arguments: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that does not outlive the test, whatever happens in it."""
+    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(30)
+
+
 def wait_for_partial(folder: Path) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
@@ -69,15 +82,10 @@ def wait_for_partial(folder: Path) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_killed_while_writing(long_file, tokenizer_dir, tmp_path, environment, how):
     folder = tmp_path / "out"
-    process = subprocess.Popen(
-        command(long_file, tokenizer_dir, folder / "x", "--handler", "slow"),
-        env=environment,
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
-    wait_for_partial(folder)
-    process.send_signal(how)
-    code = process.wait(30)
+    with running(command(long_file, tokenizer_dir, folder / "x", "--handler", "slow"), environment) as process:
+        wait_for_partial(folder)
+        process.send_signal(how)
+        code = process.wait(30)
     assert code == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[how]
     assert not list(folder.glob("x*"))
     leftovers = list(folder.iterdir())
@@ -113,10 +121,7 @@ def test_overwriting_keeps_the_old_set_until_the_new_one_is_whole(long_file, tok
     folder = tmp_path / "out"
     subprocess.run(command(long_file, tokenizer_dir, folder / "x"), env=environment, check=True)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    process = subprocess.Popen(
-        command(long_file, tokenizer_dir, folder / "x", "--handler", "slow", "--overwrite"), env=environment
-    )
-    wait_for_partial(folder)
-    process.kill()
-    process.wait(30)
+    slow = command(long_file, tokenizer_dir, folder / "x", "--handler", "slow", "--overwrite")
+    with running(slow, environment):
+        wait_for_partial(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before

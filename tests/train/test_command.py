@@ -23,7 +23,8 @@ JSON = OutputOptions(json=True)
 
 def run(data: Path, save: Path, *, dry_run: bool = False) -> None:
     options = RunOptions(save=save, dry_run=dry_run, log_interval=1)
-    train(TrainDataOptions(data_path=data), ModelOptions(model="tiny:llama"), TrainOptions(), options, JSON, Resolved("train", {}, {}))
+    groups = (TrainDataOptions(data_path=data), ModelOptions(model="tiny:llama"), TrainOptions(), options, JSON)
+    train(*groups, resolved=Resolved("train", {}, {}))
 
 
 def test_json_holds_the_plan_and_the_result(

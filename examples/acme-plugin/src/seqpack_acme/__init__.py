@@ -1,0 +1,1 @@
+"""The smallest seqpack plugin: a handler, a template and a packing strategy."""

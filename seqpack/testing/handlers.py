@@ -1,0 +1,76 @@
+"""What every dataset handler must do."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from seqpack.core.errors import RejectError
+from seqpack.core.types import Role, Sample
+from seqpack.hooks.component import Component
+from seqpack.hooks.specs import DatasetHandler
+
+
+class HandlerContract:
+    """Subclass it and state ``target``, ``records`` (usable ones) and ``unusable`` (each to be rejected)."""
+
+    target = ""
+    """``package.module:Class``, as in the Component."""
+    columns: Mapping[str, str | None] = {}
+    """What ``--map-keys`` would give."""
+    records: Sequence[Mapping[str, Any]] = ()
+    unusable: Sequence[Mapping[str, Any]] = ()
+
+    def make(self) -> DatasetHandler:
+        """A new handler; override it if ``target`` and ``columns`` do not say enough."""
+        component: Component[DatasetHandler] = Component("under-test", self.target, "")
+        handler: DatasetHandler = component.load()(self.columns)
+        return handler
+
+    def test_there_is_something_to_test(self) -> None:
+        assert self.records, "state records = (...): rows the handler can use"
+        assert self.unusable, "state unusable = (...): rows it must reject"
+
+    def test_a_usable_record_gives_samples_with_messages(self) -> None:
+        for record in self.records:
+            samples = list(self.make()(record))
+            assert samples, f"no sample from {record}"
+            for sample in samples:
+                _check_messages(sample, record)
+
+    def test_an_unusable_record_is_rejected_with_a_reason(self) -> None:
+        for record in self.unusable:
+            assert _rejection(self.make(), record).reason, f"no reason for rejecting {record}"
+
+    def test_a_record_of_other_data_is_a_missing_column(self) -> None:
+        # On the first row of a file this stops the run and names the columns, instead of rejecting every row.
+        assert _rejection(self.make(), {}).missing_column, "RejectError(..., missing_column=True) is due for {}"
+
+    def test_a_handler_remembers_nothing(self) -> None:
+        handler = self.make()
+        first = [list(handler(record)) for record in self.records]
+        again = [list(handler(record)) for record in reversed(self.records)]
+        assert first == again[::-1], "the same record gave other samples the second time"
+
+    def test_a_record_is_left_as_it_was(self) -> None:
+        for record in self.records:
+            before = copy.deepcopy(record)
+            list(self.make()(record))
+            assert record == before, "the handler changed its record"
+
+
+def _check_messages(sample: Sample, record: Mapping[str, Any]) -> None:
+    assert isinstance(sample, Sample), f"{sample!r} is not a Sample"
+    assert any(message.role == "assistant" for message in sample.messages), f"nothing to train on in {record}"
+    for message in sample.messages:
+        assert message.role in get_args(Role), f"unknown role {message.role!r}"
+        assert isinstance(message.content, str), f"{message.content!r} is not text"
+
+
+def _rejection(handler: DatasetHandler, record: Mapping[str, Any]) -> RejectError:
+    try:
+        samples = list(handler(record))
+    except RejectError as error:
+        return error
+    raise AssertionError(f"{record} should raise RejectError, but gave {samples}")

@@ -1,0 +1,157 @@
+"""The built-in components pass the suites that authors of plugins subclass, and the suites find what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from seqpack.core.plan import PackPlan
+from seqpack.core.types import Message, Sample, Span
+from seqpack.hooks.host import PluginHost
+from seqpack.testing import HandlerContract, StrategyContract, TemplateContract
+
+ROW = {"instruction": "Say hello.", "input": "", "output": "Hello."}
+TEMPLATES = {template.name: template.target for template in PluginHost([]).templates}
+
+
+class TestAlpacaHandler(HandlerContract):
+    target = "seqpack.handlers.alpaca:AlpacaHandler"
+    records = (ROW, ROW | {"system": "Be kind.", "history": [["Hi", "Hi!"], ["And now?", "Now this."]]})
+    unusable = (ROW | {"output": ""}, ROW | {"output": 3}, ROW | {"history": ["Hi"]}, {"output": "Hello."})
+
+
+class TestAlpacaHandlerWithOtherColumns(HandlerContract):
+    target = "seqpack.handlers.alpaca:AlpacaHandler"
+    columns = {"prompt": "question", "query": None, "response": "answer"}  # noqa: RUF012
+    records = ({"question": "Say hello.", "answer": "Hello."},)
+    unusable = ({"question": "Say hello.", "answer": None},)
+
+
+class TestQwenTemplate(TemplateContract):
+    target = TEMPLATES["qwen"]
+    end_of_turn = "<|im_end|>"
+
+
+class TestAlpacaTemplate(TemplateContract):
+    target = TEMPLATES["alpaca"]
+    end_of_turn = "<eos>"
+
+
+class TestBestFit(StrategyContract):
+    target = "seqpack.packing.best_fit:BestFit"
+
+
+class TestGreedy(StrategyContract):
+    target = "seqpack.packing.greedy:Greedy"
+
+
+def test_every_built_in_component_has_a_suite():
+    suites = (HandlerContract, TemplateContract, StrategyContract)
+    tested = {
+        suite.target for contract in suites for suite in contract.__subclasses__() if suite.__module__ == __name__
+    }
+    host = PluginHost([])
+    offered = {
+        component.target for registry in (host.handlers, host.templates, host.strategies) for component in registry
+    }
+    assert offered <= tested
+
+
+# What a suite is worth shows when something is wrong: each of these breaks one promise.
+
+
+class ForgetfulStrategy:
+    def plan(self, lengths: NDArray[np.int64], *, seq_length: int, rng: np.random.Generator) -> PackPlan:
+        return PackPlan.from_packs([[sample] for sample in range(len(lengths) - 1)], lengths, seq_length=seq_length)
+
+
+class CrammingStrategy:
+    def plan(self, lengths: NDArray[np.int64], *, seq_length: int, rng: np.random.Generator) -> PackPlan:
+        return PackPlan.from_packs([list(range(len(lengths)))], lengths, seq_length=seq_length)
+
+
+class MoodyStrategy:
+    def plan(self, lengths: NDArray[np.int64], *, seq_length: int, rng: np.random.Generator) -> PackPlan:
+        plan = PackPlan.from_packs([[sample] for sample in range(len(lengths))], lengths, seq_length=seq_length)
+        return plan.shuffled(np.random.default_rng())
+
+
+class SwallowingHandler:
+    """Gives nothing for a row it cannot use, instead of a reason."""
+
+    def __init__(self, columns: Mapping[str, str | None]) -> None: ...
+
+    def __call__(self, record: Mapping[str, Any]) -> Iterator[Sample]:
+        if record.get("output"):
+            yield Sample((Message("user", "Hi"), Message("assistant", record["output"])))
+
+
+class GreedyTemplate:
+    """Trains on what the user said."""
+
+    def spans(self, sample: Sample) -> Iterable[Span]:
+        for turn, message in enumerate(sample.messages):
+            yield Span(message.content + "<eos>", True, turn, (0, len(message.content)))
+
+
+@pytest.mark.parametrize(
+    ("target", "test"),
+    [
+        ("ForgetfulStrategy", "test_one_sample"),
+        ("ForgetfulStrategy", "test_every_sample_is_placed_once_and_no_pack_is_too_full"),
+        ("CrammingStrategy", "test_samples_of_one_token"),
+        ("CrammingStrategy", "test_no_samples"),
+        ("MoodyStrategy", "test_equal_seeds_give_equal_plans"),
+    ],
+)
+def test_a_wrong_strategy_is_found(target, test):
+    suite = StrategyContract()
+    suite.target = f"{__name__}:{target}"
+    with pytest.raises(AssertionError):
+        getattr(suite, test)()
+
+
+@pytest.mark.parametrize(
+    "test", ["test_an_unusable_record_is_rejected_with_a_reason", "test_a_record_of_other_data_is_a_missing_column"]
+)
+def test_a_handler_that_drops_rows_in_silence_is_found(test):
+    suite = HandlerContract()
+    suite.target = f"{__name__}:SwallowingHandler"
+    suite.unusable = (ROW | {"output": ""},)
+    with pytest.raises(AssertionError, match="should raise RejectError"):
+        getattr(suite, test)()
+
+
+@pytest.mark.parametrize(
+    "test",
+    ["test_nothing_else_is_trained_on", "test_turns_are_numbered_from_0", "test_a_message_may_switch_training_off"],
+)
+def test_a_template_that_trains_on_the_question_is_found(test):
+    suite = TemplateContract()
+    suite.target = f"{__name__}:GreedyTemplate"
+    with pytest.raises(AssertionError):
+        getattr(suite, test)()
+
+
+def test_a_reply_without_its_end_is_found(tmp_path: Path):
+    (tmp_path / "endless.yaml").write_text('user: "{{content}}"\nassistant: "{{content}}"\nend_of_turn: ""\n')
+    suite = TemplateContract()
+    suite.target, suite.end_of_turn = str(tmp_path / "endless.yaml"), "<eos>"
+    with pytest.raises(AssertionError, match="does not end with '<eos>'"):
+        suite.test_every_reply_is_trained_on_up_to_its_end()
+
+
+@pytest.mark.parametrize("contract", [HandlerContract, TemplateContract])
+def test_a_suite_that_would_test_nothing_fails(contract):
+    with pytest.raises(AssertionError, match="state "):
+        contract().test_there_is_something_to_test()
+
+
+def test_a_strategy_without_a_target_fails():
+    with pytest.raises(Exception, match="cannot be loaded"):
+        StrategyContract().test_one_sample()
