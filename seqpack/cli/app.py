@@ -98,7 +98,7 @@ def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     signal.signal(signal.SIGTERM, _stop)
     try:
-        typer.main.get_command(app).main(args=arguments, prog_name="seqpack", standalone_mode=False)
+        code = typer.main.get_command(app).main(args=arguments, prog_name="seqpack", standalone_mode=False)
         sys.stdout.flush()
     except (ReaderGone, BrokenPipeError):
         # `seqpack stats ... | head` is not an error, but stdout must not be flushed again at exit.
@@ -106,7 +106,7 @@ def run(arguments: list[str]) -> int:
         return 0
     except Exception as error:
         return report_error(error, arguments)
-    return 0
+    return code if isinstance(code, int) else 0  # the exit code of typer.Exit comes back as a value
 
 
 def _stop(signum: int, frame: object) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 
 from seqpack.core.errors import DeviceError
@@ -29,6 +30,8 @@ def train(
       seqpack train out/alpaca --model models/Qwen2.5-0.5B --save runs/alpaca --dry-run
     """
     _require_packages()
+    # Before torch starts its threads: waiting ones must not spin, or a second busy process slows this one tenfold.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from seqpack.report.console import Console
     from seqpack.report.training import TrainReporter, show_result, show_summary
     from seqpack.train.run import execute, prepare

@@ -143,6 +143,6 @@ def _require(path: Path) -> None:
 
 
 def _flush(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-    file.close()
+    with file:  # closed even if the disk is full, or Python would complain about it later
+        file.flush()
+        os.fsync(file.fileno())

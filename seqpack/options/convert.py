@@ -24,7 +24,7 @@ class ConvertOptions:
         metavar="SOURCE",
     )
     to: Literal["mcore", "hf"] = option(help="Layout to write: mcore (Megatron-core) or hf (Hugging Face).")
-    output: Path = option(help="Directory to write.", flags=("--save-dir",), short="-o")
+    output: Path = option(help="Directory to write.", flags=("--output", "--save-dir"), short="-o")
     hf_dir: Path | None = option(
         None, "With --to hf: where config.json and the tokenizer come from, if not from SOURCE/hf."
     )

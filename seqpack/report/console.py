@@ -51,20 +51,20 @@ class Console:
         """Plain text the user asked to see, ``[`` and all."""
         self.print(Text(text))
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, style: str = "") -> None:
         """One line about what is going on."""
         if not self.options.quiet:
-            self._human.print(text, highlight=False)
+            self._human.print(Text(text, style=style))
 
     def detail(self, text: str) -> None:
         """One line that only ``-v`` shows."""
         if self.options.verbose:
-            self._human.print(text, highlight=False, style="dim")
+            self._human.print(Text(text, style="dim"))
 
     def warn(self, code: str, text: str) -> None:
         """A diagnostic that does not stop the run; ``seqpack explain CODE`` tells more. Always on stderr."""
         _rich(self._stderr).print(f"[yellow]warning\\[{code}][/yellow]: ", end="")
-        _rich(self._stderr).print(text, highlight=False, markup=False)
+        _rich(self._stderr).print(Text(text))
 
     def result(self, value: dict[str, Any]) -> None:
         """The outcome as data: printed under ``--json``, else ignored."""
