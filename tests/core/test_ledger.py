@@ -1,0 +1,87 @@
+"""The ledger balances whatever happens to the samples."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seqpack.core.ledger import Count, Ledger
+
+REASONS = st.sampled_from(["too long", "nothing to train on"])
+
+
+@st.composite
+def kept_sample(draw):
+    """(tokens read, tokens kept, tokens trained)"""
+    read = draw(st.integers(1, 100))
+    kept = draw(st.integers(1, read))
+    return read, kept, draw(st.integers(0, kept))
+
+
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("reject"), REASONS),
+        st.tuples(st.just("drop"), REASONS, st.integers(0, 100)),
+        st.tuples(st.just("keep"), kept_sample()),
+        st.tuples(st.just("unkeep"), REASONS, kept_sample()),
+    )
+)
+
+
+def replay(events) -> Ledger:
+    ledger = Ledger()
+    for kind, *values in events:
+        if kind == "reject":
+            ledger.reject(values[0])
+        elif kind == "drop":
+            ledger.drop(*values)
+        else:
+            read, kept, trained = values[-1]
+            ledger.keep(kept, trained, original=read)
+            if kind == "unkeep":
+                ledger.unkeep(values[0], kept, trained)
+    return ledger
+
+
+@given(EVENTS)
+def test_every_token_is_somewhere(events):
+    ledger = replay(events)
+    ledger.check()
+    read = sum(event[2] for event in events if event[0] == "drop")
+    read += sum(event[-1][0] for event in events if event[0] in ("keep", "unkeep"))
+    kept = sum(event[1][1] for event in events if event[0] == "keep")
+    assert ledger.read == Count(sum(event[0] != "reject" for event in events), read)
+    assert ledger.kept == Count(sum(event[0] == "keep" for event in events), kept)
+    assert read == ledger.trained + ledger.context + ledger.truncated.tokens + ledger.all_dropped.tokens
+    assert ledger.rows == len(events)
+    assert ledger.num_rejected == sum(event[0] == "reject" for event in events)
+    assert 0 <= ledger.loss_share <= 1
+
+
+@given(EVENTS)
+def test_it_survives_json(events):
+    ledger = replay(events)
+    assert Ledger.from_dict(json.loads(json.dumps(ledger.to_dict()))) == ledger
+
+
+def test_shares_by_hand():
+    ledger = Ledger()
+    assert ledger.loss_share == 0.0
+    ledger.reject("empty")
+    ledger.drop("too long", 9)
+    ledger.keep(6, 4, original=8)
+    ledger.keep(5, 1)
+    assert ledger.loss_share == 2 / 4
+    assert ledger.truncated == Count(1, 2)
+    assert (ledger.trained, ledger.context) == (5, 6)
+
+
+def test_a_ledger_that_does_not_balance_is_noticed():
+    ledger = Ledger()
+    ledger.keep(6, 4)
+    ledger.context += 1
+    with pytest.raises(AssertionError):
+        ledger.check()

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from seqpack.core.types import IGNORE_INDEX, PackedSequence, TokenizedSample
+
+
+def int32(*values: int) -> np.ndarray:
+    return np.array(values, np.int32)
+
+
+def test_the_first_token_is_no_target_because_nothing_stands_before_it():
+    sample = TokenizedSample(int32(1, 2, 3), int32(1, IGNORE_INDEX, 3))
+    assert len(sample) == 3 and sample.num_trained == 1
+    assert TokenizedSample(int32(1), int32(1)).num_trained == 0
+    assert TokenizedSample(int32(), int32()).num_trained == 0
+
+
+def test_ids_and_labels_are_of_one_length():
+    with pytest.raises(AssertionError):
+        TokenizedSample(int32(1, 2), int32(1))
+
+
+@pytest.mark.parametrize(("num_padding", "num_samples"), [(0, 2), (2, 1)])
+def test_padding_is_a_segment_but_no_sample(num_padding, num_samples):
+    row = PackedSequence(int32(1, 2, 3, 0, 0), int32(1, 2, 3, 0, 0), int32(0, 3, 5), num_padding)
+    assert row.num_samples == num_samples and len(row) == 5
+
+
+@pytest.mark.parametrize("cu_seqlens", [(0, 3), (1, 5), (0, 3, 3, 5)])
+def test_boundaries_that_do_not_fit_the_row_are_refused(cu_seqlens):
+    ids = int32(1, 2, 3, 4, 5)
+    with pytest.raises(AssertionError):
+        PackedSequence(ids, ids, int32(*cu_seqlens), 0)

@@ -1,0 +1,102 @@
+"""Runs of the pipeline in one line each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from seqpack.io.packed import PackedDataset
+from seqpack.options.data import (
+    InputOptions,
+    LengthOptions,
+    PackOptions,
+    RepackOptions,
+    StrategyOptions,
+    TextOptions,
+    WriteOptions,
+)
+from seqpack.pipeline.preprocess import DataSetResult, preprocess
+from seqpack.pipeline.repack import repack
+from seqpack.pipeline.stats import Stats, stats
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """``runs.preprocess(file, "out", seq_length=64, neat_pack=True)``: options by name, sets in one folder."""
+
+    folder: Path
+    tokenizer: Path
+
+    def preprocess(self, file: Path | list[Path], name: str = "out", **options: Any) -> DataSetResult:
+        read, text, length = self._input(file, options)
+        pack = take(PackOptions, options)
+        write = take(WriteOptions, options, output_prefix=self.folder / name)
+        resolved = options.pop("resolved", "seed: 1\n")
+        assert not options, f"unknown options {options}"
+        return preprocess(read, text, length, pack, write, resolved=resolved)
+
+    def repack(self, source: str, name: str, **options: Any) -> DataSetResult:
+        again = take(RepackOptions, options, source=self.folder / source)
+        strategy = take(StrategyOptions, options)
+        write = take(WriteOptions, options, output_prefix=self.folder / name)
+        assert not options, f"unknown options {options}"
+        return repack(again, strategy, write, resolved="seed: 1\n")
+
+    def stats(self, file: Path, **options: Any) -> Stats:
+        seed = options.pop("seed", 1234)
+        read, text, length = self._input(file, options)
+        assert not options, f"unknown options {options}"
+        return stats(read, text, length, seed=seed)
+
+    def open(self, name: str) -> PackedDataset:
+        return PackedDataset.open(self.folder / name)
+
+    def files(self) -> dict[str, bytes]:
+        """Everything in the folder of the sets, hidden files and folders too."""
+        paths = self.folder.rglob("*") if self.folder.exists() else ()
+        return {str(path.relative_to(self.folder)): path.read_bytes() if path.is_file() else b"" for path in paths}
+
+    def _input(
+        self, file: Path | list[Path], options: dict[str, Any]
+    ) -> tuple[InputOptions, TextOptions, LengthOptions]:
+        files = file if isinstance(file, list) else [file]
+        options.setdefault("tokenizer", self.tokenizer)
+        return take(InputOptions, options, input=files), take(TextOptions, options), take(LengthOptions, options)
+
+
+def take(kind: type[T], options: dict[str, Any], **values: Any) -> T:
+    """Options of this kind, removed from ``options``."""
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    return kind(**values, **{name: options.pop(name) for name in names if name in options})
+
+
+@pytest.fixture
+def runs(tmp_path: Path, tokenizer_dir: Path) -> Runs:
+    return Runs(tmp_path / "sets", tokenizer_dir)
+
+
+@pytest.fixture
+def alpaca(write_jsonl) -> Path:
+    """Forty rows of 38 to some 200 tokens under the qwen template."""
+    rows = [
+        {"instruction": f"Say the word number {n}.", "input": "", "output": " water" * (n * n // 10 + 1)}
+        for n in range(40)
+    ]
+    return write_jsonl(rows, "alpaca.jsonl")
+
+
+def samples(dataset: PackedDataset) -> Counter[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """All samples of a set, as (ids, labels), whatever row they are in."""
+    found: Counter[tuple[tuple[int, ...], tuple[int, ...]]] = Counter()
+    for row in dataset:
+        starts, ends = row.cu_seqlens[: row.num_samples], row.cu_seqlens[1:]
+        for start, end in zip(starts, ends, strict=False):
+            found[tuple(row.input_ids[start:end].tolist()), tuple(row.labels[start:end].tolist())] += 1
+    return found
