@@ -13,7 +13,9 @@ from seqpack.core.mask import MaskMode as MaskMode
 IGNORE_INDEX = -100
 """The label of a token that is not trained on (the value of ``torch.nn.CrossEntropyLoss(ignore_index=...)``)."""
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "function", "observation"]
+"""Who speaks; ``function`` is a tool call of the assistant (``{"name": ..., "arguments": ...}`` as JSON text, or a list of
+such objects), ``observation`` what the tool returned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +29,14 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A conversation as a handler reads it from one record; ``key`` says where it came from (``file:line``)."""
+    """A conversation as a handler reads it from one record; ``key`` says where it came from (``file:line``).
+
+    ``tools`` describes the tools the assistant may call, as JSON text of a list, empty if there are none.
+    """
 
     messages: tuple[Message, ...]
     key: str = ""
+    tools: str = ""
 
 
 @dataclass(frozen=True, slots=True)
