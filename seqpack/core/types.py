@@ -14,8 +14,8 @@ IGNORE_INDEX = -100
 """The label of a token that is not trained on (the value of ``torch.nn.CrossEntropyLoss(ignore_index=...)``)."""
 
 Role = Literal["system", "user", "assistant", "function", "observation"]
-"""Who speaks; ``function`` is a tool call of the assistant (``{"name": ..., "arguments": ...}`` as JSON text, or a list of
-such objects), ``observation`` what the tool returned."""
+"""Who speaks; ``function`` is a tool call of the assistant (``{"name": ..., "arguments": ...}`` as JSON text, or a list
+of such objects), ``observation`` what the tool returned."""
 
 
 @dataclass(frozen=True, slots=True)
