@@ -29,6 +29,7 @@ def stats(
     from seqpack.pipeline.stats import stats as measure
     from seqpack.report.console import Console
     from seqpack.report.datasets import ledger_table, stats_screen
+    from seqpack.report.numbers import count
 
     console = Console(output)
     result = measure(input, text, length, seed=forecast.seed, progress=console.progress)
@@ -37,5 +38,5 @@ def stats(
         lost = "tokens would be cut" if length.on_overlong == "truncate" else "tokens would be dropped"
         console.warn("SP111" if length.on_overlong == "truncate" else "SP102", f"{key}: {tokens:,} {lost}")
     if result.ledger.num_rejected:
-        console.warn("SP102", f"{result.ledger.num_rejected:,} rows cannot be used, see the ledger")
+        console.warn("SP102", f"{count(result.ledger.num_rejected, 'row')} that cannot be used, see the ledger")
     console.result(result.to_dict())

@@ -6,6 +6,7 @@ is the part of a row that one sample fills.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ class PieceIndex:
     def write(self, path: Path) -> None:
         names = ("row", "sample", "length", "num_targets", "source", "line")
         table = pa.table({name: getattr(self, name) for name in names})
-        table = table.replace_schema_metadata({"sources": "\n".join(self.sources)})
+        table = table.replace_schema_metadata({"sources": json.dumps(self.sources)})
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
             writer.write_table(table)
 
@@ -119,9 +120,9 @@ class PieceIndex:
     def read(cls, path: Path) -> PieceIndex:
         try:
             table = pa.ipc.open_file(pa.memory_map(str(path))).read_all().combine_chunks()
-        except (OSError, pa.ArrowInvalid) as error:
+            sources = tuple(json.loads((table.schema.metadata or {})[b"sources"]))
+        except (OSError, pa.ArrowInvalid, KeyError, ValueError) as error:
             raise FormatError("SP105", f"{path} is not a piece index: {error}", help="make the set again") from error
-        sources = tuple(table.schema.metadata[b"sources"].decode().split("\n"))
         columns: dict[str, NDArray[Any]] = {name: table[name].to_numpy() for name in table.column_names}
         return cls(sources=sources, **columns)
 

@@ -12,6 +12,7 @@ class Greedy:
     """Keeps the order of the data. Cost: one binary search per pack."""
 
     def plan(self, lengths: NDArray[np.int64], *, seq_length: int, rng: np.random.Generator) -> PackPlan:
+        assert lengths.max(initial=0) <= seq_length, "a sample that fits no pack"
         ends = np.concatenate([[0], np.cumsum(lengths)])
         offsets = [0]
         while offsets[-1] < len(lengths):

@@ -70,7 +70,7 @@ def stats_screen(stats: Stats) -> Iterator[RenderableType]:
         f"{stats.maximum:,}\n"
     )
     yield _histogram(stats)
-    given = "" if stats.seq_length_was_given else " (suggested: keeps 99.9 % of the tokens)"
+    given = "" if stats.seq_length_was_given else " (suggested)"
     yield Text(f"\nWhat each layout would cost at --seq-length {stats.seq_length:,}{given}, one epoch")
     yield _layouts(stats)
     yield Text(f"no packing can need fewer than {stats.fewest_rows:,} rows\n", style="dim")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from seqpack.report.datasets import data_set_line, ledger_table
+from seqpack.report.numbers import count
 
 if TYPE_CHECKING:
     from seqpack.pipeline.preprocess import DataSetResult
@@ -17,11 +18,12 @@ def report_data_set(console: Console, result: DataSetResult) -> None:
     console.print(ledger_table(ledger))
     console.show(data_set_line(manifest))
     if lost := ledger.num_rejected + ledger.all_dropped.samples:
-        console.warn("SP102", f"{lost:,} rows were left out; {paths.rejects} names them")
+        console.warn("SP102", f"{count(lost, 'row')} left out, named in {paths.rejects}")
     if ledger.truncated.samples:
         console.warn(
             "SP111",
-            f"{ledger.truncated.samples:,} samples lost {ledger.truncated.tokens:,} tokens; {paths.rejects} names them",
+            f"{count(ledger.truncated.samples, 'sample')} lost {count(ledger.truncated.tokens, 'token')}, named in "
+            f"{paths.rejects}",
         )
     console.show(
         f"wrote {paths.prefix}_packed_{{input_ids,labels,attention_mask}}_document.{{bin,idx}}, {paths.manifest}"

@@ -170,7 +170,7 @@ def test_what_is_said_after_writing(written):
     assert data_set_line(written.manifest) in out
     assert str(written.paths.manifest) in out
     assert "rejected: empty 'output'" in out
-    assert "warning[SP102]: 1 rows were left out" in err
+    assert "warning[SP102]: 1 row left out" in err
     assert f"warning[SP111]: {written.ledger.truncated.samples} samples lost" in err
     assert str(written.paths.rejects) in err
 
