@@ -1,0 +1,128 @@
+"""What MindSpeed-LLM does to the same rows, for ``--compat mindspeed``: its cuts, its packs, its document index.
+
+Sources: ``mindspeed_llm/tasks/preprocess/{data_handler,templates,utils}.py`` at c77308a1. Every rule here loses or wastes
+something that seqpack by itself does not; they exist so that files can be reproduced byte for byte.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqpack.core.plan import PackPlan
+
+NO_LIMIT = 100_000
+"""What stands for the length where ``--seq-length`` is not given."""
+
+
+class TurnRule(Enum):
+    """How a turn shares what is left of the length between its prompt and its reply."""
+
+    PROPORTIONAL = "proportional"
+    """The base class of their templates."""
+    SHORT_SIDE_FIRST = "short side first"
+    """Their LFDefaultTemplate and ReasoningTemplate: a side that needs less than half is kept whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One exchange: ids of the prompt with everything before the reply, ids and labels of the reply."""
+
+    prompt: list[int]
+    prompt_labels: list[int]
+    reply: list[int]
+
+    def cut(self, prompt: int, reply: int) -> Turn:
+        return Turn(self.prompt[:prompt], self.prompt_labels[:prompt], self.reply[:reply])
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.reply)
+
+
+def cut_turns(turns: Sequence[Turn], seq_length: int | None, *, rule: TurnRule, neat_pack: bool) -> list[Turn]:
+    """The first two of their three cuts; the ends of both texts go first, the end token with them.
+
+    Each turn gets what earlier ones left of the length, and turns after that are dropped. Under neat-pack every turn is
+    then cut again, to ``seq_length - 1`` on its own.
+    """
+    limit = NO_LIMIT if seq_length is None else seq_length
+    if rule is TurnRule.SHORT_SIDE_FIRST:
+        limit -= 1
+    kept: list[Turn] = []
+    used = 0
+    for turn in turns:
+        if used >= limit:
+            break
+        share = _proportional if rule is TurnRule.PROPORTIONAL else _short_side_first
+        kept.append(turn.cut(*share(len(turn.prompt), len(turn.reply), limit - used)))
+        used += len(kept[-1])
+    if neat_pack and seq_length is not None:
+        kept = [turn.cut(*_short_side_first(len(turn.prompt), len(turn.reply), seq_length - 1)) for turn in kept]
+    return kept
+
+
+def knapsack_plan(lengths: NDArray[np.int64], *, seq_length: int, subsets: Sequence[int]) -> PackPlan:
+    """Their packs: fill each with the longest sample that still fits ``seq_length - 1``, of equals the last one first.
+
+    ``subsets`` are numbers of consecutive samples that are packed apart from each other (``--n-subs``).
+    """
+    packs: list[list[int]] = []
+    first = 0
+    for size in subsets:
+        packs += _knapsack(lengths[first : first + size], seq_length - 1, first)
+        first += size
+    assert first == len(lengths)
+    return PackPlan.from_packs(packs, lengths, seq_length=seq_length)
+
+
+def subset_sizes(num_rows: int, n_subs: int) -> list[int]:
+    """Rows of each ``--n-subs`` subset: ``num_rows // n_subs``, and one more subset for what is left over."""
+    size = num_rows // n_subs
+    sizes = [size] * (num_rows // size)
+    return [*sizes, num_rows % size] if num_rows % size else sizes
+
+
+def document_index(is_kept: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """``document_indices`` of an unpacked set: a row that was dropped still ends a document, of no sequences."""
+    return np.concatenate([[0], np.cumsum(is_kept)]).astype(np.int64)
+
+
+def _proportional(prompt: int, reply: int, limit: int) -> tuple[int, int]:
+    # Divided first and multiplied then, as they do: the rounding of that may take one token of a turn that fits.
+    max_reply = max(int(limit * (reply / (prompt + reply))), 1) if prompt + reply else 1
+    return limit - min(max_reply, reply), max_reply
+
+
+def _short_side_first(prompt: int, reply: int, limit: int) -> tuple[int, int]:
+    if 2 * reply < limit:
+        max_reply = limit
+    elif 2 * prompt < limit:
+        max_reply = limit - prompt
+    else:
+        max_reply = int(limit * (reply / (prompt + reply)))
+    kept = min(max_reply, reply)
+    return max(limit - kept, 0), kept
+
+
+def _knapsack(lengths: NDArray[np.int64], capacity: int, first: int) -> list[list[int]]:
+    by_length: dict[int, list[int]] = {}
+    for sample, length in enumerate(lengths.tolist(), first):
+        by_length.setdefault(length, []).append(sample)
+    available = sorted(by_length)
+    packs = []
+    while available:
+        pack, room = [], capacity
+        while (place := bisect_right(available, room) - 1) >= 0:
+            length = available[place]
+            pack.append(by_length[length].pop())
+            room -= length
+            if not by_length[length]:
+                del available[place]
+        assert pack, "a sample longer than the capacity"
+        packs.append(pack)
+    return packs
