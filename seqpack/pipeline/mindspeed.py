@@ -1,7 +1,7 @@
 """What MindSpeed-LLM does to the same rows, for ``--compat mindspeed``: its cuts, its packs, its document index.
 
-Sources: ``mindspeed_llm/tasks/preprocess/{data_handler,templates,utils}.py`` at c77308a1. Every rule here loses or wastes
-something that seqpack by itself does not; they exist so that files can be reproduced byte for byte.
+Sources: ``mindspeed_llm/tasks/preprocess/{data_handler,templates,utils}.py`` at c77308a1. Every rule here loses or
+wastes something that seqpack by itself does not; they exist so that files can be reproduced byte for byte.
 """
 
 from __future__ import annotations
