@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import typer
@@ -40,7 +41,9 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
         if name in LAZY_COMMANDS:
-            command = load_command(name)
+            from seqpack.cli.bind import spread_lists
+
+            command, rest = load_command(name), spread_lists(command_function(name), rest)
         return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
@@ -57,8 +60,13 @@ def load_command(name: str) -> Any:
     """The Typer command behind a name, with all its options."""
     from seqpack.cli.bind import bind
 
-    module = importlib.import_module(f"seqpack.commands.{name}")
-    return typer.main.get_command(bind(getattr(module, name)))
+    return typer.main.get_command(bind(command_function(name)))
+
+
+def command_function(name: str) -> Callable[..., None]:
+    """The function that does what the command says; importing it imports no more than its options."""
+    function: Callable[..., None] = getattr(importlib.import_module(f"seqpack.commands.{name}"), name)
+    return function
 
 
 app = typer.Typer(cls=LazyGroup, rich_markup_mode="rich", context_settings={"help_option_names": ["-h", "--help"]})

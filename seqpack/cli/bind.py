@@ -19,6 +19,25 @@ AS_FLAG = "_as_flag"
 """Suffix of the parameter that holds a positional option when it was given as a flag."""
 
 
+def spread_lists(command: Callable[..., None], arguments: list[str]) -> list[str]:
+    """``--json-keys a b`` -> ``--json-keys a --json-keys b``: a flag that takes a list takes all that follows it.
+
+    The systems we replace, and shells that expand ``*``, write lists like that.
+    """
+    lists = {flag for field, hint in _fields(command) if get_origin(hint) is list for flag in flag_names(field)}
+    spread: list[str] = []
+    flag, is_first = "", False
+    for argument in arguments:
+        if argument.startswith("-") and argument != "-":
+            flag, is_first = (argument if argument in lists else ""), True
+        elif flag and not is_first:
+            spread.append(flag)
+        else:
+            is_first = False
+        spread.append(argument)
+    return spread
+
+
 def bind(command: Callable[..., None]) -> typer.Typer:
     """A Typer app of one command. Each parameter of ``command`` is an option group and becomes a help panel.
 
@@ -61,6 +80,14 @@ _CONFIG = inspect.Parameter(
         ),
     ],
 )
+
+
+def _fields(command: Callable[..., None]) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
+    """All options of a command with their types."""
+    for name, group in get_type_hints(command).items():
+        if name != "return" and group is not Resolved:
+            hints = get_type_hints(group)
+            yield from ((field, hints[field.name]) for field in dataclasses.fields(group))
 
 
 def _build(group: type[Any], values: dict[str, Any], resolved: Resolved) -> Any:

@@ -83,6 +83,11 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "model would learn to end its replies with text instead of its end token.",
         "Choose the --prompt-type that belongs to this model.",
     ),
+    "SP017": Diagnostic(
+        "a flag that only means something for compatibility",
+        "--n-subs changes what is written only where another system's files are reproduced.",
+        "Leave it out, or add --compat mindspeed.",
+    ),
     # 1xx: data
     "SP101": Diagnostic(
         "input not found",
