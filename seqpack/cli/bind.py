@@ -175,8 +175,9 @@ def _merge_positionals(
 
 
 def _help_text(command: Callable[..., None]) -> str:
-    """The docstring; its examples keep their line breaks and lose nothing to markup."""
+    """The docstring, wrapped anew; its examples keep their line breaks and lose nothing to markup."""
     text, examples, block = inspect.getdoc(command).partition("Examples:\n")  # type: ignore[union-attr]
+    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
     if not examples:
         return text
     lines = "\n".join(
