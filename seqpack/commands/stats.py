@@ -33,6 +33,8 @@ def stats(
 
     console = Console(output)
     result = measure(input, text, length, seed=forecast.seed, progress=console.progress)
+    if result.engine_refused:
+        console.warn("SP113", f"a faster tokenizer engine was not used: {result.engine_refused}")
     console.print(*stats_screen(result), ledger_table(result.ledger))
     for key, tokens in result.longest:
         lost = "tokens would be cut" if length.on_overlong == "truncate" else "tokens would be dropped"

@@ -152,6 +152,13 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "--pack is counted from 0 and must be below the number of packs.",
         "Choose a smaller number.",
     ),
+    "SP113": Diagnostic(
+        "a fast tokenizer engine was refused",
+        "Before fastokens or gigatoken is used, it encodes a slice of your data beside `tokenizers`. It could not load "
+        "this tokenizer, or some ids were different. `tokenizers` did the work: the data are right, it took longer.",
+        "Nothing needs to be done. --tokenizer-engine tokenizers keeps the message away; the verdict is remembered in "
+        "engines.json in the folder seqpack of your cache ($XDG_CACHE_HOME or ~/.cache), which you may delete.",
+    ),
     # 2xx: training
     "SP201": Diagnostic(
         "samples cannot be kept apart",
@@ -264,5 +271,11 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "The disk is full, a limit was reached, or the folder may not be written to. What was written so far was "
         "removed; nothing was published.",
         "Free some space, or choose another folder.",
+    ),
+    "SP504": Diagnostic(
+        "the tokenizer engine is not installed",
+        "--tokenizer-engine names a library that this Python does not have.",
+        'pip install "seqpack-toolkit[fast]" brings fastokens, pip install gigatoken the other one; or leave the flag '
+        "out: auto takes the fastest engine there is.",
     ),
 }

@@ -51,6 +51,26 @@ class Ledger:
         if original > num_tokens:
             self.truncated += Count(1, original - num_tokens)
 
+    def keep_whole(self, samples: int, num_tokens: int, num_trained: int) -> None:
+        """So many samples, nothing of which was cut."""
+        self.read += Count(samples, num_tokens)
+        self.kept += Count(samples, num_tokens)
+        self.trained += num_trained
+        self.context += num_tokens - num_trained
+
+    def add(self, other: Ledger) -> None:
+        """Count another part of the data, which comes after this one: reasons stay in the order they came up."""
+        for reason, rows in other.rejected.items():
+            self.rejected[reason] = self.rejected.get(reason, 0) + rows
+        for reason, count in other.dropped.items():
+            self.dropped[reason] = self.dropped.get(reason, Count()) + count
+        self.read += other.read
+        self.truncated += other.truncated
+        self.kept += other.kept
+        self.trained += other.trained
+        self.context += other.context
+        self.padding += other.padding
+
     def unkeep(self, reason: str, num_tokens: int, num_trained: int) -> None:
         """Drop a sample that was kept so far."""
         self.kept += Count(-1, -num_tokens)

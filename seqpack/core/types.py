@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -70,6 +71,76 @@ class TokenizedSample:
     def num_trained(self) -> int:
         """Targets of the loss: labelled tokens that have a token before them to be predicted from."""
         return int(np.count_nonzero(self.labels[1:] != IGNORE_INDEX))
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedBatch:
+    """Many samples back to back; ``batch[i]`` is sample ``i`` as a view.
+
+    ``input_ids`` and aligned ``labels`` are int32 ``[tokens]``, ``lengths`` int64 ``[samples]``.
+    """
+
+    input_ids: NDArray[np.int32]
+    labels: NDArray[np.int32]
+    lengths: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        assert len(self.input_ids) == len(self.labels) == self.lengths.sum()
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> TokenizedSample:
+        index = range(len(self))[index]  # IndexError beyond the ends, which also ends a loop over the samples
+        start, end = self.offsets[index : index + 2].tolist()
+        return TokenizedSample(self.input_ids[start:end], self.labels[start:end])
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """Sample ``i`` is ``offsets[i]:offsets[i + 1]``, int64 ``[samples + 1]``."""
+        return running_sum(self.lengths)
+
+    @property
+    def num_trained(self) -> NDArray[np.int64]:
+        """As ``TokenizedSample.num_trained``, int64 ``[samples]``."""
+        is_target = self.labels != IGNORE_INDEX
+        offsets = self.offsets
+        is_target[offsets[:-1][self.lengths > 0]] = False
+        ends = running_sum(is_target)
+        trained: NDArray[np.int64] = ends[offsets[1:]] - ends[offsets[:-1]]
+        return trained
+
+    def replace(self, changes: Mapping[int, TokenizedSample | None]) -> TokenizedBatch:
+        """The same samples, but those in ``changes``: another in their place, or none."""
+        if not changes:
+            return self
+        offsets = self.offsets
+        parts: list[TokenizedSample] = []
+        lengths = self.lengths.copy()
+        begin = 0
+        for index, sample in sorted(changes.items(), key=lambda change: change[0]):
+            parts.append(self._between(begin, int(offsets[index])))
+            begin = int(offsets[index + 1])
+            if sample is not None:
+                parts.append(sample)
+                lengths[index] = len(sample)
+        parts.append(self._between(begin, len(self.input_ids)))
+        removed = [index for index, sample in changes.items() if sample is None]
+        return TokenizedBatch(
+            np.concatenate([part.input_ids for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+            np.delete(lengths, removed),
+        )
+
+    def _between(self, start: int, end: int) -> TokenizedSample:
+        return TokenizedSample(self.input_ids[start:end], self.labels[start:end])
+
+
+def running_sum(values: NDArray[np.integer] | NDArray[np.bool_]) -> NDArray[np.int64]:
+    """0, then the sum up to each value: int64 ``[values + 1]``."""
+    sums = np.zeros(len(values) + 1, np.int64)
+    np.cumsum(values, out=sums[1:])
+    return sums
 
 
 @dataclass(frozen=True, slots=True)

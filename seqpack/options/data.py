@@ -56,6 +56,10 @@ class TextOptions:
         "Prompt template; seqpack plugins lists them.",
         flags=("--prompt-type", "--template"),
     )
+    tokenizer_engine: Literal["auto", "fastokens", "gigatoken", "tokenizers"] = option(
+        "auto",
+        "Library that encodes the text; all give the same ids, and a fast one is compared with tokenizers first.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

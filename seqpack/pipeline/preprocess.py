@@ -22,15 +22,17 @@ from seqpack.io.publish import partial_folder, publish
 from seqpack.options.data import InputOptions, LengthOptions, PackOptions, TextOptions, WriteOptions
 from seqpack.packing.planning import make_plan
 from seqpack.pipeline.materialize import TokenSource, write_packs
-from seqpack.pipeline.samples import KeptSample, Loss, SampleSource, check_length
+from seqpack.pipeline.samples import KeptBatch, Loss, SampleSource, check_length
+from seqpack.text.engines import Choice
 
 
 @dataclass(frozen=True, slots=True)
 class DataSetResult:
-    """A data set that was just published."""
+    """A data set that was just published; ``engine`` is None if nothing was tokenized for it."""
 
     paths: DataSetPaths
     manifest: Manifest
+    engine: Choice | None = None
 
     @property
     def ledger(self) -> Ledger:
@@ -56,6 +58,7 @@ def preprocess(
     paths = check_output(write)
     strategy = plugin_host().strategy(pack.strategy)
     source = SampleSource.open(input, text)
+    engine = source.choose_engine(text.tokenizer_engine)
     with partial_folder(paths.prefix) as folder:
         aside = DataSetPaths(folder / paths.prefix.name)
         spool = DataSetPaths(folder / "samples") if pack.packs else aside
@@ -88,13 +91,18 @@ def preprocess(
             num_samples=source.ledger.kept.samples,
             ledger=source.ledger,
             tokenizer=_tokenizer_record(source),
-            recipe=source.recipe | {"seq_length": length.seq_length, "on_overlong": length.on_overlong},
+            recipe=source.recipe
+            | {
+                "seq_length": length.seq_length,
+                "on_overlong": length.on_overlong,
+                "tokenizer_engine": engine.label,
+            },
             inputs={str(file): FileRecord.of(file) for file in source.files},
             files=file_records(aside),
             seqpack_version=__version__,
         )
         publish_set(aside, paths, manifest)
-    return DataSetResult(paths, manifest)
+    return DataSetResult(paths, manifest, engine)
 
 
 def check_output(write: WriteOptions) -> DataSetPaths:
@@ -133,12 +141,12 @@ def _spool(
         progress("tokenize", unit="samples") as advance,
     ):
         for batch in source.tokenize(length, lost=_line_writer(lost.write)):
-            if batch:
-                lengths = columns.add(batch)
-                input_ids.append(np.concatenate([sample.tokens.input_ids for sample in batch]), lengths)
-                labels.append(np.concatenate([sample.tokens.labels for sample in batch]), lengths)
-                attention_mask.append(np.ones(lengths.sum(), np.int32), lengths)
-            advance(len(batch))
+            tokens = batch.tokens
+            columns.add(batch)
+            input_ids.append(tokens.input_ids, tokens.lengths)
+            labels.append(tokens.labels, tokens.lengths)
+            attention_mask.append(np.ones(len(tokens.input_ids), np.int32), tokens.lengths)
+            advance(len(batch.tokens))
     return columns.index()
 
 
@@ -147,19 +155,23 @@ class _SampleColumns:
 
     def __init__(self, sources: tuple[str, ...]) -> None:
         self._sources = sources
-        self._batches: list[NDArray[np.int64]] = []
+        self._columns: tuple[list[NDArray[np.integer]], ...] = ([], [], [], [])
 
-    def add(self, batch: list[KeptSample]) -> NDArray[np.int64]:
-        """Returns the lengths of the samples."""
-        rows = [(len(sample.tokens), sample.tokens.num_trained, sample.file, sample.line) for sample in batch]
-        self._batches.append(np.array(rows, np.int64))
-        return self._batches[-1][:, 0]
+    def add(self, batch: KeptBatch) -> None:
+        length, num_targets, file, line = self._columns
+        length.append(batch.tokens.lengths.astype(np.int32))
+        num_targets.append(batch.tokens.num_trained.astype(np.int32))
+        file.append(batch.file.astype(np.int32))
+        line.append(batch.line)
 
     def index(self) -> PieceIndex:
-        columns = np.concatenate(self._batches) if self._batches else np.zeros((0, 4), np.int64)
-        length, num_targets, file = columns[:, :3].astype(np.int32).T
-        sample = np.arange(len(columns), dtype=np.int64)
-        return PieceIndex(sample, sample, length, num_targets, file, columns[:, 3], self._sources)
+        small, large = np.zeros(0, np.int32), np.zeros(0, np.int64)
+        empty = (small, small, small, large)
+        length, num_targets, file, line = (
+            np.concatenate([first, *parts]) for first, parts in zip(empty, self._columns, strict=True)
+        )
+        sample = np.arange(len(length), dtype=np.int64)
+        return PieceIndex(sample, sample, length, num_targets, file, line, self._sources)
 
 
 def _line_writer(write: Callable[[str], object]) -> Callable[[Loss], None]:

@@ -8,30 +8,40 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from seqpack.core.errors import ConfigError, DataError, DataLossError, RejectError, SeqpackError
 from seqpack.core.ledger import Ledger
-from seqpack.core.types import Sample, Span, TokenizedSample
+from seqpack.core.types import Sample, Span, TokenizedBatch, TokenizedSample
 from seqpack.hooks.host import plugin_host
 from seqpack.hooks.specs import DatasetHandler, PromptTemplate
 from seqpack.io.readers import Record, read_records, resolve_inputs
 from seqpack.options.data import InputOptions, LengthOptions, TextOptions
 from seqpack.text.encoder import encode, truncate
+from seqpack.text.engines import Choice, Engine, EngineName, choose_engine
 from seqpack.text.template import TextTemplate, load_template, template_text
 from seqpack.text.tokenizer import Tokenizer
 
 SAMPLES_PER_BATCH = 1024
+CHARACTERS_PER_BATCH = 4_000_000
 
 Outcome = Literal["rejected", "dropped", "truncated"]
+_Rendered = tuple[int, Record, list[Span] | str]
+"""Number of the file, row, and the spans of a sample, or the reason why the row gives none."""
 
 
 @dataclass(frozen=True, slots=True)
-class KeptSample:
-    """A sample that goes into the set, with the place it comes from."""
+class KeptBatch:
+    """Samples that go into the set, with the places they come from; all arrays int64 ``[samples]``.
 
-    tokens: TokenizedSample
-    file: int
-    line: int
-    original_length: int
+    ``original_length`` counts the tokens before anything was cut.
+    """
+
+    tokens: TokenizedBatch
+    file: NDArray[np.int64]
+    line: NDArray[np.int64]
+    original_length: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,7 @@ class SampleSource:
     tokenizer: Tokenizer
     eos_token_id: int | None
     recipe: dict[str, Any]
+    engine: Engine | None = None
     ledger: Ledger = field(default_factory=Ledger)
 
     @classmethod
@@ -82,33 +93,39 @@ class SampleSource:
             recipe,
         )
 
-    def tokenize(self, length: LengthOptions, *, lost: Callable[[Loss], None]) -> Iterator[list[KeptSample]]:
+    def choose_engine(self, wanted: EngineName) -> Choice:
+        """Decide who encodes; ``tokenize`` uses ``tokenizers`` unless this was called. DeviceError if not installed."""
+
+        def pieces() -> list[str]:
+            rendered = islice(self._render(), SAMPLES_PER_BATCH)
+            return [span.text for _, _, spans in rendered if not isinstance(spans, str) for span in spans]
+
+        size = sum(file.stat().st_size for file in self.files)
+        choice = choose_engine(self.tokenizer, wanted, num_bytes=size, pieces=pieces)
+        self.engine = choice.engine
+        return choice
+
+    def tokenize(self, length: LengthOptions, *, lost: Callable[[Loss], None]) -> Iterator[KeptBatch]:
         """Batches of samples in the order of the data; ``lost`` hears of every row that is not kept whole.
 
         Raises DataError for a file that cannot be read, a file without the columns the handler needs, and, under
         ``--on-overlong error``, a sample that is too long.
         """
-        rendered = self._render(lost)
-        while batch := list(islice(rendered, SAMPLES_PER_BATCH)):
-            tokenized = encode(self.tokenizer, [spans for _, _, spans in batch])
-            kept: list[KeptSample] = []
-            for (file, record, spans), tokens in zip(batch, tokenized, strict=True):
-                fitted = self._fit(record.key, spans, tokens, length, lost)
-                if fitted is not None:
-                    kept.append(KeptSample(fitted, file, record.line, len(tokens)))
-            yield kept
+        rendered = self._render()
+        while batch := _take(rendered):
+            yield self._fit(batch, length, lost)
 
-    def _render(self, lost: Callable[[Loss], None]) -> Iterator[tuple[int, Record, list[Span]]]:
+    def _render(self) -> Iterator[_Rendered]:
         for number, file in enumerate(self.files):
             is_first = True
             for record in read_records(file):
                 try:
-                    yield from ((number, record, spans) for spans in self._handle(record))
+                    for spans in self._handle(record):
+                        yield number, record, spans
                 except RejectError as reject:
                     if reject.missing_column and is_first:
                         raise _wrong_columns(record, reject) from reject
-                    self.ledger.reject(reject.reason)
-                    lost(Loss(record.key, "rejected", reject.reason, 0))
+                    yield number, record, reject.reason
                 is_first = False
 
     def _handle(self, record: Record) -> list[list[Span]]:
@@ -130,22 +147,48 @@ class SampleSource:
             raise RejectError("text with half a surrogate pair, which is not Unicode")
         return rendered
 
-    def _fit(
+    def _fit(self, batch: Sequence[_Rendered], length: LengthOptions, lost: Callable[[Loss], None]) -> KeptBatch:
+        """Encode what was rendered, and look one by one only at what cannot be kept as it is."""
+        samples = [(file, record, spans) for file, record, spans in batch if not isinstance(spans, str)]
+        tokens = encode(self.engine or self.tokenizer, [spans for _, _, spans in samples])
+        lengths, num_trained = tokens.lengths, tokens.num_trained
+        is_odd = num_trained == 0
+        if length.seq_length is not None:
+            is_odd |= lengths > length.seq_length
+        whole = ~is_odd
+        self.ledger.keep_whole(int(whole.sum()), int(lengths.sum(where=whole)), int(num_trained.sum(where=whole)))
+        changes: dict[int, TokenizedSample | None] = {}
+        number = 0
+        if is_odd.any() or len(samples) < len(batch):
+            for _, record, spans in batch:  # in the order of the data, so that batches do not show in what is listed
+                if isinstance(spans, str):
+                    self.ledger.reject(spans)
+                    lost(Loss(record.key, "rejected", spans, 0))
+                    continue
+                if is_odd[number]:
+                    changes[number] = self._fit_odd(record.key, spans, tokens[number], length, lost)
+                number += 1
+        is_kept = np.ones(len(samples), np.bool_)
+        is_kept[[number for number, sample in changes.items() if sample is None]] = False
+        files = np.fromiter((file for file, _, _ in samples), np.int64, len(samples))
+        lines = np.fromiter((record.line for _, record, _ in samples), np.int64, len(samples))
+        return KeptBatch(tokens.replace(changes), files[is_kept], lines[is_kept], lengths[is_kept])
+
+    def _fit_odd(
         self,
         key: str,
-        spans: list[Span],
+        spans: Sequence[Span],
         tokens: TokenizedSample,
         length: LengthOptions,
         lost: Callable[[Loss], None],
     ) -> TokenizedSample | None:
+        """What is left of a sample that is too long, or without anything to train on."""
         if not tokens.num_trained:
             self.ledger.drop("nothing to train on", len(tokens))
             lost(Loss(key, "dropped", "nothing to train on", len(tokens)))
             return None
         limit = length.seq_length
-        if limit is None or len(tokens) <= limit:
-            self.ledger.keep(len(tokens), tokens.num_trained)
-            return tokens
+        assert limit is not None
         if length.on_overlong == "error":
             raise DataError(
                 "SP108",
@@ -192,8 +235,22 @@ def check_length(length: LengthOptions, *, packs: bool) -> None:
         raise ConfigError("SP008", "packing needs --seq-length", help="add --seq-length, for example 2048")
 
 
+def _take(rendered: Iterator[_Rendered]) -> list[_Rendered]:
+    """The next batch, empty at the end; both bounds keep memory small, whatever the samples are like."""
+    batch: list[_Rendered] = []
+    size = 0
+    for item in rendered:
+        batch.append(item)
+        size += sum([len(span.text) for span in item[2]]) if not isinstance(item[2], str) else 0
+        if len(batch) >= SAMPLES_PER_BATCH or size >= CHARACTERS_PER_BATCH:
+            break
+    return batch
+
+
 def _is_unicode(text: str) -> bool:
     # JSON can spell "\ud800", half of a character; the tokenizer would stop the run with a TypeError
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:

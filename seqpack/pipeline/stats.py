@@ -19,6 +19,7 @@ from seqpack.pipeline.samples import Loss, SampleSource
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 PADDED_BATCH = 8
+_NONE = np.zeros(0, np.int64)
 KEPT_TOKENS = 0.999
 """A suggested length cuts at most one token in a thousand."""
 
@@ -49,6 +50,8 @@ class Stats:
     """Lengths are of whole samples; ledger and layouts are for ``seq_length``, as ``preprocess`` would make them."""
 
     files: tuple[str, ...]
+    engine: str
+    engine_refused: str
     handler: str
     prompt_type: str
     seq_length: int
@@ -77,15 +80,20 @@ def stats(
     longer sample would be dropped or an error.
     """
     source = SampleSource.open(input, text)
+    engine = source.choose_engine(text.tokenizer_engine)
     original, kept, losses = _measure(source, length, progress)
     source.check_loss(dataclasses.replace(length, max_drop=1.0))
     seq_length = length.seq_length
     if seq_length is None:
         seq_length = suggest_length(original, kept=KEPT_TOKENS if length.on_overlong == "truncate" else 1.0)
-        source, kept, losses = _fit_again(input, text, length, seq_length, progress)
+        # once more, now that the length is known: the forecast must be what preprocess makes
+        source = dataclasses.replace(source, ledger=Ledger())
+        _, kept, losses = _measure(source, dataclasses.replace(length, seq_length=seq_length), progress)
     quantiles = np.quantile(original, QUANTILES, method="inverted_cdf")
     return Stats(
         files=tuple(map(str, source.files)),
+        engine=engine.label,
+        engine_refused=engine.refused,
         handler=source.recipe["handler"],
         prompt_type=source.recipe["prompt_type"],
         seq_length=seq_length,
@@ -144,13 +152,14 @@ def _measure(
     """Original lengths of all samples, lengths of those kept, and the samples that are not kept whole."""
     dropped: list[int] = []
     losses: list[tuple[str, int]] = []
-    kept: list[tuple[int, int]] = []
+    original: list[NDArray[np.int64]] = []
+    fitted: list[NDArray[np.int64]] = []
     with progress("tokenize", unit="samples") as advance:
         for batch in source.tokenize(length, lost=_remember(dropped, losses)):
-            kept += [(sample.original_length, len(sample.tokens)) for sample in batch]
-            advance(len(batch))
-    original, fitted = np.array(kept, np.int64).reshape(-1, 2).T
-    return np.concatenate([original, np.array(dropped, np.int64)]), fitted, losses
+            original.append(batch.original_length)
+            fitted.append(batch.tokens.lengths)
+            advance(len(batch.tokens))
+    return np.concatenate([*original, np.array(dropped, np.int64)]), np.concatenate([_NONE, *fitted]), losses
 
 
 def _remember(dropped: list[int], losses: list[tuple[str, int]]) -> Callable[[Loss], None]:
@@ -161,12 +170,3 @@ def _remember(dropped: list[int], losses: list[tuple[str, int]]) -> Callable[[Lo
             losses.append((loss.key, loss.tokens))
 
     return remember
-
-
-def _fit_again(
-    input: InputOptions, text: TextOptions, length: LengthOptions, seq_length: int, progress: Progress
-) -> tuple[SampleSource, NDArray[np.int64], list[tuple[str, int]]]:
-    """A second pass, now that the length is known: the forecast must be what ``preprocess`` makes."""
-    source = SampleSource.open(input, text)
-    _, kept, losses = _measure(source, dataclasses.replace(length, seq_length=seq_length), progress)
-    return source, kept, losses

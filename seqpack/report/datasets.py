@@ -65,7 +65,7 @@ def stats_screen(stats: Stats) -> Iterator[RenderableType]:
     quantiles = " · ".join(f"{name} {value:,}" for name, value in stats.quantiles.items())
     yield Text(
         f"{count(ledger.read.samples, 'sample')} · {count(len(stats.files), 'file')} · handler "
-        f"{stats.handler} · template {stats.prompt_type}\n"
+        f"{stats.handler} · template {stats.prompt_type} · {stats.engine}\n"
         f"{stats.num_tokens:,} tokens · {trained} trained on · mean {stats.mean:,.0f} · {quantiles} · max "
         f"{stats.maximum:,}\n"
     )

@@ -25,6 +25,10 @@ def report_data_set(console: Console, result: DataSetResult) -> None:
             f"{count(ledger.truncated.samples, 'sample')} lost {count(ledger.truncated.tokens, 'token')}, named in "
             f"{paths.rejects}",
         )
+    if engine := result.engine:
+        console.note(f"tokenized with {engine.label} ({engine.reason})")
+        if engine.refused:
+            console.warn("SP113", f"a faster tokenizer engine was not used: {engine.refused}")
     console.show(
         f"wrote {paths.prefix}_packed_{{input_ids,labels,attention_mask}}_document.{{bin,idx}}, {paths.manifest}"
     )
@@ -38,6 +42,7 @@ def report_data_set(console: Console, result: DataSetResult) -> None:
             "mask": manifest.mask,
             "rows": manifest.num_rows,
             "samples": manifest.num_samples,
+            "tokenizer_engine": manifest.recipe.get("tokenizer_engine"),
             "ledger": ledger.to_dict(),
         }
     )

@@ -5,19 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seqpack.core.types import IGNORE_INDEX, Span, TokenizedSample
-from seqpack.text.tokenizer import Tokenizer
+from seqpack.core.types import IGNORE_INDEX, Span, TokenizedBatch, TokenizedSample, running_sum
+from seqpack.text.tokenizer import FlatIds, Tokenizer
 
 
-def encode(tokenizer: Tokenizer, samples: Sequence[Sequence[Span]]) -> list[TokenizedSample]:
+class FlatEncoder(Protocol):
+    """An engine, or a ``Tokenizer``."""
+
+    def encode_flat(self, texts: Sequence[str]) -> FlatIds: ...
+
+
+def encode(engine: FlatEncoder, samples: Sequence[Sequence[Span]]) -> TokenizedBatch:
     """Tokenize rendered samples. Each span is encoded on its own, so that no token reaches over its border."""
     spans = list(chain.from_iterable(samples))
-    ids = iter(tokenizer.encode([span.text for span in spans]))
-    return [_join((span.train, next(ids)) for span in sample) for sample in samples]
+    input_ids, offsets = engine.encode_flat([span.text for span in spans])
+    is_trained = np.fromiter((span.train for span in spans), np.bool_, len(spans))
+    labels = np.where(np.repeat(is_trained, np.diff(offsets)), input_ids, np.int32(IGNORE_INDEX))
+    ends = offsets[running_sum(np.fromiter(map(len, samples), np.int64, len(samples)))]
+    return TokenizedBatch(input_ids, labels, np.diff(ends))
 
 
 def truncate(tokenizer: Tokenizer, spans: Sequence[Span], max_length: int) -> TokenizedSample | None:
