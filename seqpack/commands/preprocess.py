@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from seqpack.options.compat import CompatOptions, IgnoredOptions
 from seqpack.options.data import InputOptions, LengthOptions, PackOptions, TextOptions, WriteOptions
 from seqpack.options.output import OutputOptions
 from seqpack.options.resolved import Resolved
@@ -13,6 +14,8 @@ def preprocess(
     length: LengthOptions,
     pack: PackOptions,
     write: WriteOptions,
+    compat: CompatOptions,
+    ignored: IgnoredOptions,
     output: OutputOptions,
     resolved: Resolved,
 ) -> None:
@@ -28,5 +31,7 @@ def preprocess(
     from seqpack.report.written import report_data_set
 
     console = Console(output)
-    result = run(input, text, length, pack, write, resolved=resolved.to_yaml(), progress=console.progress)
+    for note in ignored.notes():
+        console.note(note)
+    result = run(input, text, length, pack, write, compat, resolved=resolved.to_yaml(), progress=console.progress)
     report_data_set(console, result)

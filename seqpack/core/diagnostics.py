@@ -88,6 +88,11 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "--n-subs changes what is written only where another system's files are reproduced.",
         "Leave it out, or add --compat mindspeed.",
     ),
+    "SP018": Diagnostic(
+        "compatibility does not cover this",
+        "--compat mindspeed reproduces files byte for byte, so it refuses what it has no exact rules for.",
+        "Leave --compat out: seqpack's own rules cover all handlers.",
+    ),
     # 1xx: data
     "SP101": Diagnostic(
         "input not found",

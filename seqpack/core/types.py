@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -134,6 +134,16 @@ class TokenizedBatch:
 
     def _between(self, start: int, end: int) -> TokenizedSample:
         return TokenizedSample(self.input_ids[start:end], self.labels[start:end])
+
+
+def join_samples(samples: Sequence[TokenizedSample]) -> TokenizedBatch:
+    """Samples one by one -> back to back."""
+    empty = np.zeros(0, np.int32)
+    return TokenizedBatch(
+        np.concatenate([empty, *(sample.input_ids for sample in samples)]),
+        np.concatenate([empty, *(sample.labels for sample in samples)]),
+        np.array([len(sample) for sample in samples], np.int64),
+    )
 
 
 def running_sum(values: NDArray[np.integer] | NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -68,11 +68,14 @@ class IndexedWriter:
             self._bin.close()
 
 
-def write_index(path: Path, lengths: NDArray[np.int32], dtype: np.dtype[Any]) -> None:
-    """Write an ``.idx`` in which every sequence is a document of its own."""
+def write_index(
+    path: Path, lengths: NDArray[np.int32], dtype: np.dtype[Any], documents: NDArray[np.int64] | None = None
+) -> None:
+    """Write an ``.idx``. Without ``documents`` (its document index) every sequence is a document of its own."""
     offsets = np.zeros(len(lengths), np.int64)
     np.cumsum(lengths[:-1], dtype=np.int64, out=offsets[1:])
-    documents = np.arange(len(lengths) + 1, dtype=np.int64)
+    if documents is None:
+        documents = np.arange(len(lengths) + 1, dtype=np.int64)
     with path.open("wb") as file:
         file.write(_HEADER.pack(MAGIC, VERSION, CODES[dtype], len(lengths), len(documents)))
         for array, kind in ((lengths, "<i4"), (offsets * dtype.itemsize, "<i8"), (documents, "<i8")):

@@ -17,6 +17,7 @@ class CompatOptions:
     compat: Literal["none", "mindspeed"] = option(
         "none", "Write the bytes MindSpeed-LLM writes, with what it cuts and loses; the ledger counts it."
     )
+    append_eod: bool = option(False, "Add the end token to every sample (under --compat mindspeed also a second one).")
     n_subs: int | None = option(None, "Under --compat mindspeed: pack this many subsets of the rows apart.", min=1)
 
     def __post_init__(self) -> None:

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqpack.core.plan import PackPlan
+from seqpack.core.types import IGNORE_INDEX, Span, TokenizedSample, running_sum
+from seqpack.text.encoder import FlatEncoder
 
 NO_LIMIT = 100_000
 """What stands for the length where ``--seq-length`` is not given."""
@@ -27,6 +29,70 @@ class TurnRule(Enum):
     """The base class of their templates."""
     SHORT_SIDE_FIRST = "short side first"
     """Their LFDefaultTemplate and ReasoningTemplate: a side that needs less than half is kept whole."""
+
+
+SHORT_SIDE_TEMPLATES = frozenset({"qwen_lf", "qwen3", "glm4_moe", "gpt_oss", "magistral"})
+"""Templates of those two classes, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """One mode of theirs. ``end_token_id`` is what ``--append-eod`` adds, None without that flag."""
+
+    seq_length: int | None
+    packs: bool
+    neat_pack: bool
+    turn_rule: TurnRule
+    end_token_id: int | None = None
+    n_subs: int = 1
+
+    def fit(self, engine: FlatEncoder, samples: Sequence[Sequence[Span]]) -> list[FittedSample]:
+        """Encode samples and cut each as they do."""
+        input_ids, offsets = engine.encode_flat([span.text for spans in samples for span in spans])
+        ids, ends = input_ids.tolist(), offsets.tolist()
+        fitted = []
+        first = 0
+        for spans in samples:
+            pieces = [ids[ends[first + i] : ends[first + i + 1]] for i in range(len(spans))]
+            fitted.append(self._fit_one(spans, pieces))
+            first += len(spans)
+        return fitted
+
+    def plan(self, lengths: NDArray[np.int64], is_kept: NDArray[np.bool_]) -> PackPlan:
+        """Their packs of the samples that were kept; ``is_kept`` covers all rows, which ``--n-subs`` divides."""
+        assert self.seq_length is not None
+        starts = running_sum(np.array(subset_sizes(len(is_kept), self.n_subs), np.int64))
+        kept = np.diff(running_sum(is_kept)[starts])
+        return knapsack_plan(lengths, seq_length=self.seq_length, subsets=kept.tolist())
+
+    def _fit_one(self, spans: Sequence[Span], pieces: Sequence[list[int]]) -> FittedSample:
+        turns = cut_turns(
+            group_turns(spans, pieces), self.seq_length, rule=self.turn_rule, neat_pack=self.neat_pack and self.packs
+        )
+        input_ids = [token for turn in turns for token in (*turn.prompt, *turn.reply)]
+        labels = [token for turn in turns for token in (*turn.prompt_labels, *turn.reply)]
+        original = sum(map(len, pieces))
+        if self.end_token_id is not None:  # after the cut, and even if the sample ends with that token already
+            input_ids.append(self.end_token_id)
+            labels.append(self.end_token_id)
+            original += 1
+        is_kept = True
+        if self.seq_length is not None:
+            if self.packs and self.neat_pack:
+                input_ids, labels = input_ids[: self.seq_length - 1], labels[: self.seq_length - 1]
+            else:
+                is_kept = len(input_ids) < self.seq_length
+        tokens = TokenizedSample(np.array(input_ids, np.int32), np.array(labels, np.int32))
+        return FittedSample(tokens, original, is_kept)
+
+
+@dataclass(frozen=True, slots=True)
+class FittedSample:
+    """A sample after their cuts; ``original_length`` is that before, and one that is not kept is too long for them."""
+
+    tokens: TokenizedSample
+    original_length: int
+    is_kept: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +108,19 @@ class Turn:
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.reply)
+
+
+def group_turns(spans: Sequence[Span], pieces: Sequence[list[int]]) -> list[Turn]:
+    """Ids of the spans by turn: what is trained on is the reply, everything else of the turn stands before it."""
+    turns: dict[int, Turn] = {}
+    for span, ids in zip(spans, pieces, strict=True):
+        turn = turns.setdefault(span.turn, Turn([], [], []))
+        if span.train:
+            turn.reply.extend(ids)
+        else:
+            turn.prompt.extend(ids)
+            turn.prompt_labels.extend([IGNORE_INDEX] * len(ids))
+    return list(turns.values())
 
 
 def cut_turns(turns: Sequence[Turn], seq_length: int | None, *, rule: TurnRule, neat_pack: bool) -> list[Turn]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,11 +20,15 @@ from seqpack.io.indexed import IndexedDataset, IndexedWriter
 from seqpack.io.manifest import FileRecord, Manifest, TokenizerRecord
 from seqpack.io.packed import DataSetPaths, PieceIndex, file_records
 from seqpack.io.publish import partial_folder, publish
+from seqpack.options.compat import CompatOptions
 from seqpack.options.data import InputOptions, LengthOptions, PackOptions, TextOptions, WriteOptions
 from seqpack.packing.planning import make_plan
+from seqpack.pipeline.compat import use_mindspeed_rules, write_mindspeed_documents
 from seqpack.pipeline.materialize import TokenSource, write_packs
 from seqpack.pipeline.samples import KeptBatch, Loss, SampleSource, check_length
 from seqpack.text.engines import Choice
+
+NO_COMPAT = CompatOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,7 @@ def preprocess(
     length: LengthOptions,
     pack: PackOptions,
     write: WriteOptions,
+    compat: CompatOptions = NO_COMPAT,
     *,
     resolved: str = "",
     progress: Progress = no_progress,
@@ -58,33 +64,41 @@ def preprocess(
     paths = check_output(write)
     strategy = plugin_host().strategy(pack.strategy)
     source = SampleSource.open(input, text)
+    if compat.compat == "mindspeed":
+        use_mindspeed_rules(source, length, pack, compat)
     engine = source.choose_engine(text.tokenizer_engine)
     with partial_folder(paths.prefix) as folder:
         aside = DataSetPaths(folder / paths.prefix.name)
         spool = DataSetPaths(folder / "samples") if pack.packs else aside
         pieces = _spool(source, length, spool, aside.rejects, progress)
-        source.check_loss(length)
+        # MindSpeed-LLM drops without a limit; whoever asks for its bytes gets them, and a ledger that says so
+        source.check_loss(length if source.mindspeed is None else dataclasses.replace(length, max_drop=1.0))
         num_rows = len(pieces)
         if pack.packs:
             assert length.seq_length is not None
             tokens = spooled(spool, pieces)
-            plan = make_plan(strategy, tokens.lengths, seq_length=length.seq_length, seed=pack.seed)
+            if source.mindspeed is None:
+                plan = make_plan(strategy, tokens.lengths, seq_length=length.seq_length, seed=pack.seed)
+            else:
+                plan = source.mindspeed.plan(tokens.lengths, np.array(source.is_kept))
             source.ledger.padding = write_packs(
                 plan,
                 tokens,
                 aside,
                 mask=pack.mask,
-                pad_token_id=source.tokenizer.pad_token_id,
+                pad_token_id=source.pad_token_id,
                 progress=progress,
             )
             num_rows = len(plan)
         else:
             pieces.write(aside.index)
+            if source.mindspeed is not None:
+                write_mindspeed_documents(aside, pieces, source.is_kept)
         aside.resolved.write_text(resolved, encoding="utf-8")
         manifest = Manifest(
             packed=pack.packs,
             seq_length=length.seq_length if pack.packs else None,
-            strategy=strategy.name if pack.packs else None,
+            strategy=_strategy_name(source, strategy.name) if pack.packs else None,
             mask=pack.mask if pack.packs else None,
             seed=pack.seed,
             num_rows=num_rows,
@@ -189,5 +203,9 @@ def _tokenizer_record(source: SampleSource) -> TokenizerRecord:
         tokenizer.fingerprint(),
         tokenizer.vocab_size,
         source.eos_token_id,
-        tokenizer.pad_token_id,
+        source.pad_token_id,
     )
+
+
+def _strategy_name(source: SampleSource, name: str) -> str:
+    return name if source.mindspeed is None else "mindspeed"

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from seqpack.core.errors import ConfigError, DataError, DataLossError, RejectError, SeqpackError
 from seqpack.core.ledger import Ledger
-from seqpack.core.types import Sample, Span, TokenizedBatch, TokenizedSample
+from seqpack.core.types import Sample, Span, TokenizedBatch, TokenizedSample, join_samples
 from seqpack.hooks.host import plugin_host
 from seqpack.hooks.specs import DatasetHandler, PromptTemplate
 from seqpack.io.readers import Record, read_records, resolve_inputs
 from seqpack.options.data import InputOptions, LengthOptions, TextOptions
+from seqpack.pipeline.mindspeed import Rules
 from seqpack.text.encoder import encode, truncate
 from seqpack.text.engines import Choice, Engine, EngineName, choose_engine
 from seqpack.text.template import TextTemplate, load_template, template_text
@@ -66,6 +67,9 @@ class SampleSource:
     recipe: dict[str, Any]
     engine: Engine | None = None
     ledger: Ledger = field(default_factory=Ledger)
+    mindspeed: Rules | None = None
+    is_kept: list[bool] = field(default_factory=list)
+    """Under ``mindspeed``: for every sample so far, whether it is in the set."""
 
     @classmethod
     def open(cls, input: InputOptions, text: TextOptions) -> SampleSource:
@@ -93,6 +97,14 @@ class SampleSource:
             recipe,
         )
 
+    @property
+    def pad_token_id(self) -> int:
+        """The id packs are filled up with."""
+        if self.mindspeed is None or self.tokenizer.has_pad_token:
+            return self.tokenizer.pad_token_id
+        # they set it after the template has replaced the end token
+        return self.eos_token_id or self.tokenizer.pad_token_id
+
     def choose_engine(self, wanted: EngineName) -> Choice:
         """Decide who encodes; ``tokenize`` uses ``tokenizers`` unless this was called. DeviceError if not installed."""
 
@@ -113,7 +125,7 @@ class SampleSource:
         """
         rendered = self._render()
         while batch := _take(rendered):
-            yield self._fit(batch, length, lost)
+            yield self._fit(batch, length, lost) if self.mindspeed is None else self._fit_as_mindspeed(batch, lost)
 
     def _render(self) -> Iterator[_Rendered]:
         for number, file in enumerate(self.files):
@@ -173,6 +185,32 @@ class SampleSource:
         files = np.fromiter((file for file, _, _ in samples), np.int64, len(samples))
         lines = np.fromiter((record.line for _, record, _ in samples), np.int64, len(samples))
         return KeptBatch(tokens.replace(changes), files[is_kept], lines[is_kept], lengths[is_kept])
+
+    def _fit_as_mindspeed(self, batch: Sequence[_Rendered], lost: Callable[[Loss], None]) -> KeptBatch:
+        """The same samples with the cuts of MindSpeed-LLM."""
+        assert self.mindspeed is not None
+        spans_of = [spans for _, _, spans in batch if not isinstance(spans, str)]
+        fitted = iter(self.mindspeed.fit(self.engine or self.tokenizer, spans_of))
+        kept: list[tuple[TokenizedSample, int, int, int]] = []
+        for file, record, spans in batch:
+            if isinstance(spans, str):
+                self.ledger.reject(spans)
+                lost(Loss(record.key, "rejected", spans, 0))
+                continue
+            sample = next(fitted)
+            tokens, original = sample.tokens, sample.original_length
+            self.is_kept.append(sample.is_kept)
+            if not sample.is_kept:
+                reason = "as long as --seq-length, which MindSpeed-LLM drops"
+                self.ledger.drop(reason, original)
+                lost(Loss(record.key, "dropped", reason, original))
+                continue
+            self.ledger.keep(len(tokens), tokens.num_trained, original=original)
+            if len(tokens) < original:
+                lost(Loss(record.key, "truncated", "cut as MindSpeed-LLM cuts", original - len(tokens)))
+            kept.append((tokens, file, record.line, original))
+        files, lines, lengths = np.array([row[1:] for row in kept], np.int64).reshape(-1, 3).T
+        return KeptBatch(join_samples([row[0] for row in kept]), files, lines, lengths)
 
     def _fit_odd(
         self,

@@ -48,6 +48,7 @@ class Tokenizer:
         config = _read_config(directory / CONFIG_FILE)
         self.eos_token = _token_text(config.get("eos_token"))
         pad = self.token_id(_token_text(config.get("pad_token")))
+        self.has_pad_token = pad is not None
         self.pad_token_id = next((token for token in (pad, self.eos_token_id, 0) if token is not None), 0)
 
     @property
