@@ -8,7 +8,7 @@ vocabularies; those cannot hold the negative ids and are not written here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +25,11 @@ def pai_prefix(prefix: Path) -> Path:
     return prefix.with_name(prefix.name + "_text_document")
 
 
-def write_pai(rows: Sequence[PackedSequence], prefix: Path) -> None:
+def write_pai(rows: Iterable[PackedSequence], prefix: Path) -> None:
     """Write packed rows of equal length as the pair ``<prefix>_text_document``."""
     with IndexedWriter(pai_prefix(prefix), np.int32) as writer:
-        for index in range(len(rows)):
-            writer.append(to_pai(rows[index]), [2 * len(rows[index])])
+        for row in rows:
+            writer.append(to_pai(row), [2 * len(row)])
 
 
 def to_pai(row: PackedSequence) -> NDArray[np.int32]:

@@ -105,6 +105,9 @@ class WriteOptions:
         help="Files are called PREFIX_packed_...", flags=("--output-prefix",), short="-o", metavar="PREFIX"
     )
     overwrite: bool = option(False, "Replace a data set that exists.")
+    emit: Literal["megatron", "pai"] = option(
+        "megatron", "pai: also write PREFIX_text_document as Pai-Megatron-Patch lays out packs."
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

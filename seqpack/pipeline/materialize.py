@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,9 @@ from numpy.typing import NDArray
 
 from seqpack.core.plan import PackPlan
 from seqpack.core.progress import Progress, no_progress
-from seqpack.core.types import IGNORE_INDEX, MaskMode
-from seqpack.io.indexed import IndexedWriter
+from seqpack.core.segments import cu_seqlens_from_lengths
+from seqpack.core.types import IGNORE_INDEX, MaskMode, PackedSequence
+from seqpack.io.indexed import IndexedDataset, IndexedWriter
 from seqpack.io.packed import DataSetPaths, PieceIndex
 
 TOKENS_PER_BATCH = 1 << 20
@@ -63,6 +65,16 @@ def write_packs(
     row = np.repeat(np.arange(len(plan)), np.diff(plan.offsets))
     source.pieces.take(plan.sample, row).write(paths.index)
     return len(plan) * plan.seq_length - int(plan.length.sum())
+
+
+def packed_rows(plan: PackPlan, paths: DataSetPaths) -> Iterator[PackedSequence]:
+    """The packs that ``write_packs`` has just written, one after the other."""
+    input_ids, labels = IndexedDataset(paths.column("input_ids")), IndexedDataset(paths.column("labels"))
+    for pack in range(len(plan)):
+        lengths = plan.length[plan.offsets[pack] : plan.offsets[pack + 1]]
+        num_padding = plan.seq_length - int(lengths.sum())
+        segments = cu_seqlens_from_lengths([*lengths.tolist(), *([num_padding] if num_padding else [])])
+        yield PackedSequence(input_ids[pack], labels[pack], segments, num_padding)
 
 
 @dataclass(frozen=True, slots=True)

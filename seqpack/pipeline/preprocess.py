@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +16,16 @@ from seqpack.core.errors import ConfigError
 from seqpack.core.ledger import Ledger
 from seqpack.core.progress import Progress, no_progress
 from seqpack.hooks.host import plugin_host
-from seqpack.io.indexed import IndexedDataset, IndexedWriter
+from seqpack.io.indexed import IndexedDataset, IndexedWriter, bin_path, idx_path
 from seqpack.io.manifest import FileRecord, Manifest, TokenizerRecord
 from seqpack.io.packed import DataSetPaths, PieceIndex, file_records
+from seqpack.io.pai import pai_prefix
 from seqpack.io.publish import partial_folder, publish
 from seqpack.options.compat import CompatOptions
 from seqpack.options.data import InputOptions, LengthOptions, PackOptions, TextOptions, WriteOptions
 from seqpack.packing.planning import make_plan
 from seqpack.pipeline.compat import use_mindspeed_rules, write_mindspeed_documents
+from seqpack.pipeline.emit import emit
 from seqpack.pipeline.materialize import TokenSource, write_packs
 from seqpack.pipeline.samples import KeptBatch, Loss, SampleSource, check_length
 from seqpack.text.engines import Choice
@@ -61,6 +63,8 @@ def preprocess(
     manifest last. Raises ConfigError, DataError, DataLossError and DeviceError (disk full) with nothing published.
     """
     check_length(length, packs=pack.packs)
+    if write.emit == "pai" and not pack.packs:
+        raise ConfigError("SP008", "--emit pai lays out packs", help="add --neat-pack and --seq-length")
     paths = check_output(write)
     strategy = plugin_host().strategy(pack.strategy)
     source = SampleSource.open(input, text)
@@ -74,6 +78,7 @@ def preprocess(
         # MindSpeed-LLM drops without a limit; whoever asks for its bytes gets them, and a ledger that says so
         source.check_loss(length if source.mindspeed is None else dataclasses.replace(length, max_drop=1.0))
         num_rows = len(pieces)
+        extra: list[str] = []
         if pack.packs:
             assert length.seq_length is not None
             tokens = spooled(spool, pieces)
@@ -90,6 +95,7 @@ def preprocess(
                 progress=progress,
             )
             num_rows = len(plan)
+            extra = emit(write, plan, aside)
         else:
             pieces.write(aside.index)
             if source.mindspeed is not None:
@@ -115,14 +121,16 @@ def preprocess(
             files=file_records(aside),
             seqpack_version=__version__,
         )
-        publish_set(aside, paths, manifest)
+        publish_set(aside, paths, manifest, extra=extra)
     return DataSetResult(paths, manifest, engine)
 
 
 def check_output(write: WriteOptions) -> DataSetPaths:
     """Where the set goes; ConfigError if one is there and ``--overwrite`` is not given."""
     paths = DataSetPaths(write.output_prefix)
-    existing = next((path for path in (paths.manifest, *paths.files) if path.exists()), None)
+    pair = pai_prefix(paths.prefix)
+    extra = (bin_path(pair), idx_path(pair)) if write.emit == "pai" else ()
+    existing = next((path for path in (paths.manifest, *paths.files, *extra) if path.exists()), None)
     if existing and not write.overwrite:
         raise ConfigError(
             "SP004", f"{existing} exists", help="choose another --output-prefix, or replace it with --overwrite"
@@ -130,10 +138,11 @@ def check_output(write: WriteOptions) -> DataSetPaths:
     return paths
 
 
-def publish_set(aside: DataSetPaths, paths: DataSetPaths, manifest: Manifest) -> None:
-    """Move a finished set to its place; its manifest comes last and vouches for the rest."""
+def publish_set(aside: DataSetPaths, paths: DataSetPaths, manifest: Manifest, *, extra: Sequence[str] = ()) -> None:
+    """Move a finished set to its place, ``extra`` files first; its manifest comes last and vouches for the rest."""
     manifest.write(aside.manifest)
-    publish(aside.prefix.parent, paths.prefix.parent, [path.name for path in (*aside.files, aside.manifest)])
+    names = [*extra, *(path.name for path in (*aside.files, aside.manifest))]
+    publish(aside.prefix.parent, paths.prefix.parent, names)
 
 
 def spooled(paths: DataSetPaths, pieces: PieceIndex) -> TokenSource:

@@ -19,6 +19,7 @@ from seqpack.io.packed import DataSetPaths, PackedDataset, file_records
 from seqpack.io.publish import partial_folder
 from seqpack.options.data import RepackOptions, StrategyOptions, WriteOptions
 from seqpack.packing.planning import make_plan
+from seqpack.pipeline.emit import emit
 from seqpack.pipeline.materialize import TokenSource, write_packs
 from seqpack.pipeline.preprocess import DataSetResult, check_output, publish_set
 
@@ -48,6 +49,7 @@ def repack(
         ledger.padding = write_packs(
             plan, tokens, aside, mask=strategy.mask, pad_token_id=pad_token_id, progress=progress
         )
+        extra = emit(write, plan, aside)
         old_rejects = source.paths.rejects.read_text(encoding="utf-8")
         aside.rejects.write_text(old_rejects + "".join(map(_json_line, losses)), encoding="utf-8")
         aside.resolved.write_text(resolved, encoding="utf-8")
@@ -64,7 +66,7 @@ def repack(
             files=file_records(aside),
             seqpack_version=__version__,
         )
-        publish_set(aside, paths, manifest)
+        publish_set(aside, paths, manifest, extra=extra)
     return DataSetResult(paths, manifest)
 
 

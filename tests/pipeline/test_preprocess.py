@@ -21,6 +21,8 @@ from seqpack.hooks.component import Component
 from seqpack.hooks.specs import hookimpl
 from seqpack.io.indexed import IndexedDataset
 from seqpack.io.manifest import FileRecord, Manifest
+from seqpack.io.packed import PackedDataset
+from seqpack.io.pai import read_pai
 from seqpack.pipeline import materialize, samples
 from seqpack.text.tokenizer import Tokenizer, tokenizer_fingerprint
 
@@ -470,3 +472,24 @@ def test_the_ledger_balances_whatever_the_data(
     assert result.manifest.mask is (MaskMode.BLOCK_CAUSAL if neat_pack else MaskMode.CAUSAL)
     ledger = result.ledger
     assert len(losses(runs)) == ledger.num_rejected + ledger.all_dropped.samples + ledger.truncated.samples
+
+
+def test_pai_gets_the_same_packs(runs, write_jsonl):
+    rows = [{"instruction": f"Count to {n}.", "output": " ".join(map(str, range(n)))} for n in range(1, 30)]
+    result = runs.preprocess(write_jsonl(rows), seq_length=128, neat_pack=True, emit="pai")
+    ours = PackedDataset.open(result.paths.prefix)
+    stored = read_pai(result.paths.prefix)
+    assert len(stored) == len(ours) > 1
+    runs.repack("out", "again", seq_length=128, neat_pack=True, emit="pai")
+    assert [row.cu_seqlens.tolist() for row in read_pai(runs.folder / "again")] == [
+        row.cu_seqlens.tolist() for row in stored
+    ]
+    for row, packed in enumerate(stored):
+        assert packed.input_ids.tolist() == ours[row].input_ids.tolist()
+        assert packed.labels.tolist() == ours[row].labels.tolist()
+        assert packed.cu_seqlens.tolist() == ours[row].cu_seqlens.tolist()
+
+
+def test_pai_lays_out_packs_only(runs, write_jsonl):
+    with pytest.raises(ConfigError, match="--emit pai"):
+        runs.preprocess(write_jsonl([{"instruction": "a", "output": "b"}]), emit="pai")
