@@ -18,6 +18,8 @@ def report_data_set(console: Console, result: DataSetResult) -> None:
     console.show(data_set_line(manifest))
     if lost := ledger.num_rejected + ledger.all_dropped.samples:
         console.warn("SP102", f"{lost:,} rows were left out; {paths.rejects} names them")
+    if ledger.mended:
+        console.warn("SP115", f"{ledger.mended:,} rows had text that is not Unicode; {paths.rejects} names them")
     if ledger.truncated.samples:
         console.warn(
             "SP111",
