@@ -31,6 +31,7 @@ def stats(
     from seqpack.report.console import Console
     from seqpack.report.datasets import ledger_table, stats_screen
     from seqpack.report.inputs import report_inputs
+    from seqpack.report.numbers import count
 
     console = Console(output)
     result = measure(input, text, length, seed=forecast.seed, progress=console.progress)
@@ -40,7 +41,7 @@ def stats(
         lost = "tokens would be cut" if length.on_overlong == "truncate" else "tokens would be dropped"
         console.warn("SP111" if length.on_overlong == "truncate" else "SP102", f"{key}: {tokens:,} {lost}")
     if result.ledger.mended:
-        console.warn("SP115", f"{result.ledger.mended:,} rows have text that is not Unicode")
+        console.warn("SP115", f"text that is not Unicode in {count(result.ledger.mended, 'row')}")
     if result.ledger.num_rejected:
         console.warn("SP102", f"{result.ledger.num_rejected:,} rows cannot be used, see the ledger")
     console.result(result.to_dict())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from seqpack.report.datasets import data_set_line, ledger_table
+from seqpack.report.numbers import count
 
 if TYPE_CHECKING:
     from seqpack.pipeline.preprocess import DataSetResult
@@ -19,7 +20,7 @@ def report_data_set(console: Console, result: DataSetResult) -> None:
     if lost := ledger.num_rejected + ledger.all_dropped.samples:
         console.warn("SP102", f"{lost:,} rows were left out; {paths.rejects} names them")
     if ledger.mended:
-        console.warn("SP115", f"{ledger.mended:,} rows had text that is not Unicode; {paths.rejects} names them")
+        console.warn("SP115", f"{count(ledger.mended, 'row')} had text that is not Unicode; {paths.rejects} names them")
     if ledger.truncated.samples:
         console.warn(
             "SP111",

@@ -89,7 +89,7 @@ def test_mended_rows_are_counted_and_named(preprocess, tmp_path):
     outcome, _ = preprocess([data])
     assert outcome.code == 0, outcome.err
     assert "1 with text that is not Unicode, mended" in outcome.out
-    assert "warning[SP115]: 1 rows had text that is not Unicode" in outcome.err
+    assert "warning[SP115]: 1 row had text that is not Unicode" in outcome.err
     rejects = (tmp_path / "out" / "x_packed_rejects.jsonl").read_text().splitlines()
     assert [json.loads(line)["key"] for line in rejects] == [f"{data}:2"]
 
@@ -99,7 +99,7 @@ def test_stats_counts_mended_rows(cli, tokenizer_dir, tmp_path):
     data.write_text(r'[{"instruction": "Say hi.", "output": "hi\udc00"}]')
     outcome = cli("stats", data, "--tokenizer", tokenizer_dir)
     assert outcome.code == 0, outcome.err
-    assert "warning[SP115]: 1 rows have text" in outcome.err
+    assert "warning[SP115]: text that is not Unicode in 1 row" in outcome.err
 
 
 def test_a_name_of_the_hub_without_its_package(preprocess, monkeypatch, tmp_path):

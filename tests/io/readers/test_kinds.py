@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,14 @@ def test_the_same_rows_in_every_kind_of_file(folder, name):
 def test_the_golden_folder_has_every_kind():
     suffixes = {suffix for path in GOLDEN.iterdir() for suffix in path.suffixes}
     assert suffixes >= {*TEXT_READERS, *BINARY_READERS, *OPENERS}
+
+
+def test_no_reader_needs_the_packages_that_would_take_seconds_to_import():
+    script = "import sys, pathlib; from seqpack.io.readers import *\n"
+    script += "for file in resolve_inputs([pathlib.Path(sys.argv[1])]): list(read_records(file))\n"
+    script += "print([name for name in ('pandas', 'datasets', 'torch', 'transformers') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script, str(GOLDEN)], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
 def test_where_rows_stand():
