@@ -27,10 +27,11 @@ from seqpack.pipeline.samples import KeptSample, Loss, SampleSource, check_lengt
 
 @dataclass(frozen=True, slots=True)
 class DataSetResult:
-    """A data set that was just published."""
+    """A data set that was just published; ``sources`` are the raw files in the order they were read."""
 
     paths: DataSetPaths
     manifest: Manifest
+    sources: tuple[Path, ...] = ()
 
     @property
     def ledger(self) -> Ledger:
@@ -94,7 +95,7 @@ def preprocess(
             seqpack_version=__version__,
         )
         publish_set(aside, paths, manifest)
-    return DataSetResult(paths, manifest)
+    return DataSetResult(paths, manifest, tuple(source.files))
 
 
 def check_output(write: WriteOptions) -> DataSetPaths:

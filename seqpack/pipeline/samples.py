@@ -21,7 +21,7 @@ from seqpack.text.tokenizer import Tokenizer
 
 SAMPLES_PER_BATCH = 1024
 
-Outcome = Literal["rejected", "dropped", "truncated"]
+Outcome = Literal["rejected", "dropped", "truncated", "mended"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class KeptSample:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A row that is not in the set, or not whole: one line of ``rejects.jsonl``."""
+    """A row that is not in the set, or not as it was: one line of ``rejects.jsonl``."""
 
     key: str
     outcome: Outcome
@@ -102,6 +102,7 @@ class SampleSource:
         for number, file in enumerate(self.files):
             is_first = True
             for record in read_records(file):
+                self._count_mended(record, lost)
                 try:
                     yield from ((number, record, spans) for spans in self._handle(record))
                 except RejectError as reject:
@@ -110,6 +111,11 @@ class SampleSource:
                     self.ledger.reject(reject.reason)
                     lost(Loss(record.key, "rejected", reject.reason, 0))
                 is_first = False
+
+    def _count_mended(self, record: Record, lost: Callable[[Loss], None]) -> None:
+        if record.num_mended:
+            self.ledger.mended += 1
+            lost(Loss(record.key, "mended", "half of a surrogate pair, which is not Unicode, became U+FFFD", 0))
 
     def _handle(self, record: Record) -> list[list[Span]]:
         """The spans of all samples of a record; RejectError if the handler or the template cannot use it."""
