@@ -23,15 +23,17 @@ def preprocess(
 
     Examples:
         seqpack preprocess data.jsonl --tokenizer DIR --seq-length 2048 --neat-pack -o packs/mine
-        seqpack preprocess data/ --handler alpaca --prompt-type alpaca --tokenizer DIR -o plain/mine
+        seqpack preprocess 'data/*.gz' more.csv --handler alpaca --prompt-type alpaca --tokenizer DIR -o plain/mine
         seqpack preprocess --config run.yaml --seq-length 4096 --overwrite
     """
     from seqpack.pipeline.preprocess import preprocess as run
     from seqpack.report.console import Console
+    from seqpack.report.inputs import report_inputs
     from seqpack.report.written import report_data_set
 
     console = Console(output)
     for note in ignored.notes():
         console.note(note)
     result = run(input, text, length, pack, write, compat, resolved=resolved.to_yaml(), progress=console.progress)
+    report_inputs(console, input.input, result.sources)
     report_data_set(console, result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from seqpack.options.data import InputOptions, LengthOptions, TextOptions
 from seqpack.options.field import option
@@ -29,16 +30,20 @@ def stats(
     from seqpack.pipeline.stats import stats as measure
     from seqpack.report.console import Console
     from seqpack.report.datasets import ledger_table, stats_screen
+    from seqpack.report.inputs import report_inputs
     from seqpack.report.numbers import count
 
     console = Console(output)
     result = measure(input, text, length, seed=forecast.seed, progress=console.progress)
     if result.engine_refused:
-        console.warn("SP113", f"a faster tokenizer engine was not used: {result.engine_refused}")
+        console.warn("SP116", f"a faster tokenizer engine was not used: {result.engine_refused}")
+    report_inputs(console, input.input, [Path(file) for file in result.files])
     console.print(*stats_screen(result), ledger_table(result.ledger))
     for key, tokens in result.longest:
         lost = "tokens would be cut" if length.on_overlong == "truncate" else "tokens would be dropped"
         console.warn("SP111" if length.on_overlong == "truncate" else "SP102", f"{key}: {tokens:,} {lost}")
+    if result.ledger.mended:
+        console.warn("SP115", f"text that is not Unicode in {count(result.ledger.mended, 'row')}")
     if result.ledger.num_rejected:
         console.warn("SP102", f"{count(result.ledger.num_rejected, 'row')} that cannot be used, see the ledger")
     console.result(result.to_dict())

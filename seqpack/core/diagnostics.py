@@ -44,7 +44,8 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     ),
     "SP009": Diagnostic(
         "a kind of file that cannot be read",
-        "The ending of the file's name is none of those seqpack reads.",
+        "The ending of the file's name is none of those seqpack reads: .jsonl, .json, .csv and .txt, also with .gz or "
+        ".zst behind, .parquet and .arrow.",
         "Convert it, for example to .jsonl: one JSON object per line.",
     ),
     "SP010": Diagnostic(
@@ -96,7 +97,9 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     # 1xx: data
     "SP101": Diagnostic(
         "input not found",
-        "There is no such file or folder, or the folder has nothing that can be read.",
+        "There is no such file or folder, the folder or pattern has nothing that can be read, or a data set of the "
+        "Hugging Face hub cannot be loaded. A name is looked up on the hub only if it reads org/name and there is no "
+        "folder org here, or if it is written hf:org/name.",
         "Check the path; shell variables and ~ are expanded by the shell only outside quotes.",
     ),
     "SP102": Diagnostic(
@@ -107,7 +110,8 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     ),
     "SP103": Diagnostic(
         "a data file cannot be read",
-        "The named line is not valid JSON, or the file is damaged.",
+        "The named line is not valid JSON or CSV or not UTF-8, a key or column comes twice, a row is longer than "
+        "256 MiB, or the file is damaged or cut off. Which rows would be missing cannot be known, so none is used.",
         "Mend or delete that line, or make the file again.",
     ),
     "SP104": Diagnostic(
@@ -158,6 +162,23 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "Choose a smaller number.",
     ),
     "SP113": Diagnostic(
+        "something in the input was not read",
+        "A folder or pattern also has files of a kind seqpack does not read, files that hold no rows (a manifest, a "
+        "dataset_info.json), or subfolders, which are not searched.",
+        "Nothing, if they are no data. Convert the files, or name subfolders: 'DIR/**/*' takes all below DIR.",
+    ),
+    "SP114": Diagnostic(
+        "a file is read more than once",
+        "Two of the names given to --input lead to the same file, so its rows are in the data as often.",
+        "Nothing, if that is meant. Else name the file once.",
+    ),
+    "SP115": Diagnostic(
+        "text was mended",
+        r"JSON can spell half of a surrogate pair, such as \ud83d without its other half. That is no Unicode character "
+        "and no tokenizer takes it, so U+FFFD is put in its place; PREFIX_packed_rejects.jsonl names the rows.",
+        "Nothing, or mend the rows: the program that wrote them cut an emoji in two.",
+    ),
+    "SP116": Diagnostic(
         "a fast tokenizer engine was refused",
         "Before fastokens or gigatoken is used, it encodes a slice of your data beside `tokenizers`. It could not load "
         "this tokenizer, or some ids were different. `tokenizers` did the work: the data are right, it took longer.",
@@ -268,8 +289,9 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     "SP501": Diagnostic("device not available", "The machine has no such device.", "Choose another --device."),
     "SP502": Diagnostic(
         "a package is missing",
-        "Training and conversion need torch, which data preparation does not.",
-        'pip install "seqpack-toolkit[train]"',
+        "Training and conversion need torch, and data sets of the Hugging Face hub need the package datasets; "
+        "preparing files needs neither.",
+        'pip install "seqpack-toolkit[train]" or "seqpack-toolkit[hub]"',
     ),
     "SP503": Diagnostic(
         "the output cannot be written",

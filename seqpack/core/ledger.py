@@ -23,6 +23,7 @@ class Ledger:
 
     ``rejected`` rows have no tokens, since they could not be read as samples. ``read`` counts the others before
     anything was cut; ``truncated`` samples that were shortened, and the tokens they lost; ``dropped`` whole samples.
+    ``mended`` rows had text that is not Unicode; they are among the others.
     """
 
     rejected: dict[str, int] = field(default_factory=dict)
@@ -33,6 +34,7 @@ class Ledger:
     trained: int = 0
     context: int = 0
     padding: int = 0
+    mended: int = 0
 
     def reject(self, reason: str) -> None:
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
@@ -115,4 +117,5 @@ class Ledger:
             trained=value["trained"],
             context=value["context"],
             padding=value["padding"],
+            mended=value.get("mended", 0),  # older manifests have none
         )

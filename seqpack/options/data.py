@@ -16,7 +16,12 @@ from seqpack.options.field import option
 class InputOptions:
     """Input"""
 
-    input: list[Path] = option(help="Files or folders: .jsonl, .parquet.", positional=True, flags=("--input",))
+    input: list[Path] = option(
+        help="Files, folders or 'patterns': .jsonl .json .csv .txt (also .gz, .zst), .parquet .arrow; or org/name, a "
+        "data set of the Hugging Face hub.",
+        positional=True,
+        flags=("--input",),
+    )
     handler: str = option(
         "AlpacaStyleInstructionHandler",
         "How a row becomes a sample; seqpack plugins lists them.",

@@ -35,11 +35,15 @@ NO_COMPAT = CompatOptions()
 
 @dataclass(frozen=True, slots=True)
 class DataSetResult:
-    """A data set that was just published; ``engine`` is None if nothing was tokenized for it."""
+    """A data set that was just published.
+
+    ``engine`` is None if nothing was tokenized for it; ``sources`` are the raw files in the order they were read.
+    """
 
     paths: DataSetPaths
     manifest: Manifest
     engine: Choice | None = None
+    sources: tuple[Path, ...] = ()
 
     @property
     def ledger(self) -> Ledger:
@@ -122,7 +126,7 @@ def preprocess(
             seqpack_version=__version__,
         )
         publish_set(aside, paths, manifest, extra=extra)
-    return DataSetResult(paths, manifest, engine)
+    return DataSetResult(paths, manifest, engine, tuple(source.files))
 
 
 def check_output(write: WriteOptions) -> DataSetPaths:

@@ -27,7 +27,7 @@ from seqpack.text.tokenizer import Tokenizer
 SAMPLES_PER_BATCH = 1024
 CHARACTERS_PER_BATCH = 4_000_000
 
-Outcome = Literal["rejected", "dropped", "truncated"]
+Outcome = Literal["rejected", "dropped", "truncated", "mended"]
 _Rendered = tuple[int, Record, list[Span] | str]
 """Number of the file, row, and the spans of a sample, or the reason why the row gives none."""
 
@@ -47,7 +47,7 @@ class KeptBatch:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A row that is not in the set, or not whole: one line of ``rejects.jsonl``."""
+    """A row that is not in the set, or not as it was: one line of ``rejects.jsonl``."""
 
     key: str
     outcome: Outcome
@@ -125,6 +125,7 @@ class SampleSource:
         """
         rendered = self._render()
         while batch := _take(rendered):
+            self._count_mended(batch, lost)
             yield self._fit(batch, length, lost) if self.mindspeed is None else self._fit_as_mindspeed(batch, lost)
 
     def _render(self) -> Iterator[_Rendered]:
@@ -139,6 +140,11 @@ class SampleSource:
                         raise _wrong_columns(record, reject) from reject
                     yield number, record, reject.reason
                 is_first = False
+
+    def _count_mended(self, batch: Sequence[_Rendered], lost: Callable[[Loss], None]) -> None:
+        for key in dict.fromkeys(record.key for _, record, _ in batch if record.num_mended):
+            self.ledger.mended += 1
+            lost(Loss(key, "mended", "half of a surrogate pair, which is not Unicode, became U+FFFD", 0))
 
     def _handle(self, record: Record) -> list[list[Span]]:
         """The spans of all samples of a record; RejectError if the handler or the template cannot use it."""

@@ -166,7 +166,7 @@ def _remember(dropped: list[int], losses: list[tuple[str, int]]) -> Callable[[Lo
     def remember(loss: Loss) -> None:
         if loss.outcome == "dropped":
             dropped.append(loss.tokens)
-        if loss.outcome != "rejected":
+        if loss.outcome in {"dropped", "truncated"}:
             losses.append((loss.key, loss.tokens))
 
     return remember

@@ -27,7 +27,8 @@ def ledger_table(ledger: Ledger) -> Table:
     table = _table(("token ledger", "left"), ("samples", "right"), ("tokens", "right"), ("", "left"))
     for reason, rows in sorted(ledger.rejected.items()):
         table.add_row(Text(f"  rejected: {reason}"), f"{rows:,}", "–", "not counted as read")
-    table.add_row("read", f"{ledger.read.samples:,}", f"{ledger.read.tokens:,}")
+    mended = f"{ledger.mended:,} with text that is not Unicode, mended" if ledger.mended else ""
+    table.add_row("read", f"{ledger.read.samples:,}", f"{ledger.read.tokens:,}", mended)
     if ledger.truncated.samples:
         table.add_row(
             "  − truncated",

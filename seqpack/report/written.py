@@ -19,6 +19,8 @@ def report_data_set(console: Console, result: DataSetResult) -> None:
     console.show(data_set_line(manifest))
     if lost := ledger.num_rejected + ledger.all_dropped.samples:
         console.warn("SP102", f"{count(lost, 'row')} left out, named in {paths.rejects}")
+    if ledger.mended:
+        console.warn("SP115", f"{count(ledger.mended, 'row')} had text that is not Unicode, named in {paths.rejects}")
     if ledger.truncated.samples:
         console.warn(
             "SP111",
@@ -28,7 +30,7 @@ def report_data_set(console: Console, result: DataSetResult) -> None:
     if engine := result.engine:
         console.note(f"tokenized with {engine.label} ({engine.reason})")
         if engine.refused:
-            console.warn("SP113", f"a faster tokenizer engine was not used: {engine.refused}")
+            console.warn("SP116", f"a faster tokenizer engine was not used: {engine.refused}")
     console.show(
         f"wrote {paths.prefix}_packed_{{input_ids,labels,attention_mask}}_document.{{bin,idx}}, {paths.manifest}"
     )

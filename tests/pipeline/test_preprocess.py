@@ -228,13 +228,14 @@ def test_rejected_rows_are_counted_and_named(runs, write_jsonl):
         (4, "'output' is int, not text"),
         (5, "a JSON NoneType, not an object"),
         (6, "'history' is not a list of [user, assistant] pairs of text"),
-        (7, "text with half a surrogate pair, which is not Unicode"),
     ]
+    mended = "half of a surrogate pair, which is not Unicode, became U+FFFD"
     assert losses(runs) == [
-        {"key": f"{file}:{line}", "outcome": "rejected", "reason": reason, "tokens": 0} for line, reason in reasons
+        {"key": f"{file}:{line}", "outcome": outcome, "reason": reason, "tokens": 0}
+        for line, outcome, reason in [*((line, "rejected", reason) for line, reason in reasons), (7, "mended", mended)]
     ]
     assert result.ledger.rejected == {reason: 1 for _, reason in reasons}
-    assert (result.ledger.read.samples, result.ledger.rows) == (1, 7)
+    assert (result.ledger.read.samples, result.ledger.rows, result.ledger.mended) == (2, 7, 1)
     balance(result.manifest)
 
 

@@ -1,0 +1,87 @@
+"""Parquet, and Arrow's stream and file formats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seqpack.core.errors import DataError
+from seqpack.io.readers.record import Record
+from seqpack.io.readers.streams import unreadable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS_PER_BATCH = 1024
+PARQUET_BUFFER = 1 << 18
+ARROW_FILE_MAGIC = b"ARROW1"
+
+
+def read_parquet(path: Path) -> Iterator[Record]:
+    """Rows of a Parquet file, page by page: a row group may be the whole file."""
+    import pyarrow.parquet as pq
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        with pq.ParquetFile(path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as file:
+            # no threads: the workers of a run are processes, and share the cores among them
+            yield from file.iter_batches(batch_size=ROWS_PER_BATCH, use_threads=False)
+
+    return _records(path, batches())
+
+
+def read_arrow(path: Path) -> Iterator[Record]:
+    """Rows of an Arrow file, in the stream format (as ``datasets`` writes it) or the file format, as it begins."""
+    return _records(path, _arrow_batches(path))
+
+
+def _arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+
+    # mapped, not read: a batch may be the whole file
+    with pa.memory_map(str(path)) as source:
+        if source.read(len(ARROW_FILE_MAGIC)) == ARROW_FILE_MAGIC:
+            file = pa.ipc.open_file(source)
+            batches = (file.get_batch(number) for number in range(file.num_record_batches))
+        else:
+            source.seek(0)
+            batches = iter(pa.ipc.open_stream(source))
+        for batch in batches:
+            # Arrow trusts the offsets in a file; a damaged one would read memory that is not there
+            batch.validate(full=True)
+            yield from (batch.slice(start, ROWS_PER_BATCH) for start in range(0, len(batch), ROWS_PER_BATCH))
+
+
+def _records(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[Record]:
+    import pyarrow as pa
+
+    number = 0
+    try:
+        for batch in batches:
+            for value in _values(batch, path, number):
+                number += 1
+                yield Record(path, number, value)
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(path, f"row {number}", error) from error
+
+
+def _values(batch: pa.RecordBatch, path: Path, before: int) -> list[dict[str, Any]]:
+    """The rows of a batch; DataError naming the row of a value that Python cannot hold, as text that is not UTF-8."""
+    _check_names(batch, path)
+    try:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+        return rows
+    except (ValueError, OverflowError):
+        for number in range(len(batch)):
+            try:
+                batch.slice(number, 1).to_pylist()
+            except (ValueError, OverflowError) as error:
+                place = f"{path}:{before + number + 1}"
+                raise DataError("SP103", f"{place} cannot be read ({error})", help="mend or delete that row") from error
+        raise
+
+
+def _check_names(batch: pa.RecordBatch, path: Path) -> None:
+    names = batch.schema.names
+    if repeated := [name for number, name in enumerate(names) if name in names[:number]]:
+        raise DataError("SP103", f"{path}: two columns are called {repeated[0]!r}", help="rename one of them")

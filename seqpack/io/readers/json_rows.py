@@ -1,0 +1,187 @@
+"""JSON Lines, and JSON arrays read element by element."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from seqpack.core.errors import DataError
+from seqpack.io.readers import streams
+from seqpack.io.readers.record import Record, mended
+from seqpack.io.readers.streams import text_chunks, text_lines
+
+SPACE = " \t\r\n"
+
+NEAR_END = 16
+"""JSON's longest literals and escapes are shorter: an error this near to the end may only lack what comes next."""
+
+
+def read_json_lines(path: Path) -> Iterator[Record]:
+    """One value per line; blank lines are passed over."""
+    for number, line in text_lines(path):
+        if line.isspace():
+            continue
+        try:
+            # without its end, after which JSON's columns would count from 1 again
+            value, num_mended = _mend(_DECODER.decode(line.rstrip()), line)
+        except (ValueError, RecursionError) as error:
+            raise _invalid(f"{path}:{number}", error, help=_line_help(line, number)) from error
+        yield Record(path, number, value, num_mended)
+
+
+def read_json(path: Path) -> Iterator[Record]:
+    """A JSON array, or JSON Lines, told apart by the first character that is not blank."""
+    first = _first_character(path)
+    if first == "[":
+        yield from read_json_array(path)
+    elif first == "{":
+        yield from read_json_lines(path)
+    elif first:
+        raise DataError(
+            "SP103",
+            f"{path} begins with {first!r}: neither a JSON array nor one object per line",
+            help="put the rows between [ and ], or write one object per line",
+        )
+
+
+def read_json_array(path: Path) -> Iterator[Record]:
+    """The elements of an array, numbered from 1; memory holds one of them and a chunk of the file."""
+    window = _Window(path)
+    window.next_character()  # the [ that brought us here
+    number = 0
+    if window.next_character(peek=True) == "]":
+        window.next_character()
+    else:
+        while True:
+            number += 1
+            yield Record(path, number, *window.element(number))
+            separator = window.next_character()
+            if separator == "]":
+                break
+            if separator != ",":
+                raise window.broken(f"element {number} is followed by {separator!r}, not by , or ]")
+    if after := window.next_character():
+        raise window.broken(f"{after!r} after the ] that ends the array")
+
+
+class _Window:
+    """The part of a JSON text that is in memory, and a place in it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._chunks = text_chunks(path)
+        self._text = ""
+        self._place = 0
+        self._lines_before = 0
+        self._complete = False
+
+    @property
+    def line(self) -> int:
+        return self._lines_before + self._text.count("\n", 0, self._place) + 1
+
+    def next_character(self, *, peek: bool = False) -> str:
+        """The next character that is not blank, or "" at the end of the file."""
+        while True:
+            text, place, end = self._text, self._place, len(self._text)
+            while place < end and text[place] in SPACE:
+                place += 1
+            self._place = place
+            if place < end:
+                self._place += not peek
+                return text[place]
+            if not self._read():
+                return ""
+
+    def element(self, number: int) -> tuple[Any, int]:
+        """The value that begins here, with the count of its mended characters."""
+        self.next_character(peek=True)
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._text, self._place)
+                if end <= len(self._text) - NEAR_END or self._complete:
+                    break
+                self._read()  # a number this near to the end may go on: -500 and then .5
+            except json.JSONDecodeError as error:
+                may_go_on = error.msg.startswith("Unterminated") or error.pos > len(self._text) - NEAR_END
+                if not (may_go_on and self._read()):
+                    place = f"{self._path}:{number} (an array element, from line {self.line})"
+                    raise _invalid(place, error, column=False) from error
+            except (ValueError, RecursionError) as error:
+                raise _invalid(f"{self._path}:{number} (an array element, from line {self.line})", error) from error
+        source = self._text[self._place : end]
+        self._place = end
+        try:
+            return _mend(value, source)
+        except RecursionError as error:
+            raise _invalid(f"{self._path}:{number}", error) from error
+
+    def broken(self, reason: str) -> DataError:
+        reason = reason if self._place < len(self._text) or not self._complete else f"{reason} (cut off?)"
+        return DataError("SP103", f"{self._path}:{self.line} is not valid JSON ({reason})", help="mend that place")
+
+    def _read(self) -> bool:
+        """More text, as much again as there is, so that a long element is tried few times; False at the end."""
+        kept = len(self._text) - self._place
+        if kept > streams.MAX_ROW_BYTES:
+            raise streams.too_long(self._path, self.line)
+        self._lines_before += self._text.count("\n", 0, self._place)
+        parts, added = [self._text[self._place :]], 0
+        for chunk in self._chunks:
+            parts.append(chunk)
+            added += len(chunk)
+            if added >= kept:
+                break
+        else:
+            self._complete = True
+        self._text, self._place = "".join(parts), 0
+        return added > 0
+
+
+def _first_character(path: Path) -> str:
+    for chunk in text_chunks(path):
+        if text := chunk.lstrip(SPACE):
+            return text[0]
+    return ""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON readers differ in which value of a repeated key they keep, so none is taken."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        repeated, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {repeated!r} stands twice in one object")
+    return value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+
+
+def _mend(value: Any, source: str) -> tuple[Any, int]:
+    # Only an escape can spell half of a pair; whole pairs are spelled like it, hence the look at the value.
+    return mended(value) if "\\ud" in source or "\\uD" in source else (value, 0)
+
+
+def _invalid(place: str, error: Exception, *, help: str = "mend or delete that row", column: bool = True) -> DataError:
+    if isinstance(error, RecursionError):
+        return DataError("SP103", f"{place} is nested too deeply", help=help)
+    reason = str(error)
+    if isinstance(error, json.JSONDecodeError):
+        reason = f"column {error.colno}: {error.msg}" if column else error.msg
+        if "\0" in error.doc[error.pos : error.pos + 1]:
+            reason += "; there are NUL bytes, which a crash while writing leaves behind"
+    return DataError("SP103", f"{place} is not valid JSON ({reason})", help=help)
+
+
+def _line_help(line: str, number: int) -> str:
+    """What to do about a line that is no JSON value; at the start of a file it may be another form of JSON."""
+    start = line.strip()
+    if number == 1 and start.startswith("["):
+        return "the file seems to hold a JSON array: call it .json"
+    if start in {"{", "["} or (number == 1 and start.startswith("{") and not start.endswith("}")):
+        return (
+            "an object over several lines? write one object per line, or put all rows between [ and ] in a .json file"
+        )
+    return "mend or delete that line"

@@ -1,0 +1,44 @@
+"""One row of a file, and the repair of text that is not Unicode."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row. ``value`` is what stands there, which need not be an object.
+
+    ``line`` counts from 1: the line the row begins on in JSON Lines, text and CSV; the row itself in the other kinds.
+    ``num_mended`` counts the characters that were replaced by U+FFFD because they are not Unicode.
+    """
+
+    file: Path
+    line: int
+    value: Any
+    num_mended: int = 0
+
+    @property
+    def key(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+def mended(value: Any) -> tuple[Any, int]:
+    r"""A parsed JSON value with U+FFFD for every half of a surrogate pair, and how many there were.
+
+    JSON can spell ``"\ud83d"``, half of a character, and Python reads it; no tokenizer does.
+    """
+    if isinstance(value, str):
+        return _HALF_PAIR.subn("\ufffd", value)
+    if isinstance(value, list):
+        items = [mended(item) for item in value]
+        return [item for item, _ in items], sum(count for _, count in items)
+    if isinstance(value, dict):
+        pairs = [(mended(key), mended(item)) for key, item in value.items()]
+        return {key: item for (key, _), (item, _) in pairs}, sum(first + second for (_, first), (_, second) in pairs)
+    return value, 0

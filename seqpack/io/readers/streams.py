@@ -1,0 +1,128 @@
+"""Files of text as lines or as chunks, compressed or not, with the place of whatever is wrong in them."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import gzip
+import io
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from seqpack.core.errors import DataError
+
+MAX_ROW_BYTES = 256 << 20
+"""Longer lines and elements are refused: a file without line ends must not fill the memory."""
+
+CHUNK_BYTES = 1 << 18
+
+
+def unreadable(path: Path, after: str, error: BaseException | str) -> DataError:
+    """The error for a file that ends or breaks where it should not."""
+    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
+    return DataError("SP103", f"{path}: unreadable after {after} ({reason})", help="check the file, or make it again")
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines with their ends (``\\n``) and their numbers from 1; a byte order mark is taken off.
+
+    DataError naming file:line if the file cannot be read, a line is not UTF-8, or longer than ``MAX_ROW_BYTES``.
+    """
+    for number, line in _byte_lines(path):
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path, number, line if number == 1 else b"", error) from error
+        if number > 1 or (text := text.removeprefix("\ufeff")):
+            yield number, text
+
+
+def text_chunks(path: Path) -> Iterator[str]:
+    """The text of a file in pieces of no particular length, without a byte order mark. Errors as ``text_lines``."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    line, start = 1, b""
+    with _stream(path) as (stream, where):
+        while chunk := stream.read(CHUNK_BYTES):
+            where(f"line {line}")
+            text = _decode(decoder, chunk, path, line, start or chunk)
+            yield text if start else text.removeprefix("\ufeff")
+            line += text.count("\n")
+            start = start or chunk
+    _decode(decoder, b"", path, line, start)
+
+
+def _decode(decoder: codecs.IncrementalDecoder, chunk: bytes, path: Path, line: int, start: bytes) -> str:
+    try:
+        return decoder.decode(chunk, final=not chunk)
+    except UnicodeDecodeError as error:
+        line += error.object[: error.start].count(b"\n")
+        raise _not_utf8(path, line, start if line == 1 else b"", error) from error
+
+
+def _byte_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    number = 0
+    with _stream(path) as (stream, where):
+        while line := stream.readline(MAX_ROW_BYTES + 1):
+            number += 1
+            if len(line) > MAX_ROW_BYTES:
+                raise too_long(path, number)
+            yield number, line
+            where(f"line {number}")
+
+
+def too_long(path: Path, line: int) -> DataError:
+    size = f"{MAX_ROW_BYTES >> 20} MiB"
+    return DataError("SP103", f"{path}:{line} is longer than {size}", help="split that row, or put line ends between")
+
+
+def _not_utf8(path: Path, line: int, start: bytes, error: UnicodeDecodeError) -> DataError:
+    """``start`` is how the file begins, if that may tell what it is instead."""
+    help = "save the file as UTF-8, or mend that line"
+    if start.startswith(b"\x1f\x8b"):
+        help = "the file is compressed: give its name the ending .gz"
+    elif start.startswith(b"\x28\xb5\x2f\xfd"):
+        help = "the file is compressed: give its name the ending .zst"
+    elif start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        help = "the file is UTF-16: save it as UTF-8"
+    byte = error.object[error.start]
+    return DataError("SP103", f"{path}:{line} is not UTF-8 text (byte 0x{byte:02x})", help=help)
+
+
+@contextlib.contextmanager
+def _stream(path: Path) -> Iterator[tuple[IO[bytes], Callable[[str], None]]]:
+    """The bytes of a file, decompressed; ``where(place)`` notes how far reading has come, for the error message."""
+    places = ["line 0"]
+    try:
+        with OPENERS.get(path.suffix.lower(), _open_plain)(path) as stream:
+            yield stream, lambda place: places.__setitem__(0, place)
+    except (OSError, EOFError, zlib.error) as error:
+        raise unreadable(path, places[0], error) from error
+
+
+def _open_plain(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
+def _open_gzip(path: Path) -> IO[bytes]:
+    _check_not_empty(path)
+    # wrapped once more, since GzipFile's own readline is Python code
+    return io.BufferedReader(gzip.GzipFile(path), CHUNK_BYTES)
+
+
+def _open_zstd(path: Path) -> IO[bytes]:
+    import pyarrow as pa
+
+    _check_not_empty(path)
+    return io.BufferedReader(pa.input_stream(str(path), compression="zstd"), CHUNK_BYTES)
+
+
+def _check_not_empty(path: Path) -> None:
+    # Both decompressors take it for an empty text, but even an empty text takes some bytes when compressed.
+    if not path.stat().st_size:
+        raise EOFError("the file has no bytes at all, it was not written to its end")
+
+
+OPENERS: dict[str, Callable[[Path], IO[bytes]]] = {".gz": _open_gzip, ".zst": _open_zstd}
+"""How the bytes of a compressed file are read; the keys are endings of its name."""
