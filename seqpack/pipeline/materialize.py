@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from seqpack.core.types import IGNORE_INDEX, MaskMode
 from seqpack.io.indexed import IndexedWriter
 from seqpack.io.packed import DataSetPaths, PieceIndex
 
-TOKENS_PER_BATCH = 1 << 20
+TOKENS_PER_BATCH = 1 << 18
 """Tokens gathered at a time: bounds memory, and amortises the cost of a numpy call."""
 
 
@@ -59,10 +60,19 @@ def write_packs(
             input_ids.append(batch.place(source.input_ids, fill=pad_token_id), lengths)
             labels.append(batch.place(source.labels, fill=IGNORE_INDEX), lengths)
             attention_mask.append(batch.mask(mask), lengths)
+            forget_pages(source.input_ids, source.labels)
             advance(last - first)
     row = np.repeat(np.arange(len(plan)), np.diff(plan.offsets))
     source.pieces.take(plan.sample, row).write(paths.index)
     return len(plan) * plan.seq_length - int(plan.length.sum())
+
+
+def forget_pages(*arrays: NDArray[np.int32]) -> None:
+    """Give back the memory that reading mapped files took: else it grows to the size of the files."""
+    for array in arrays:
+        base: object = array.base
+        if isinstance(base, mmap.mmap):
+            base.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from seqpack import __version__
 from seqpack.core.errors import ConfigError
 from seqpack.core.ledger import Ledger
 from seqpack.core.progress import Progress, no_progress
 from seqpack.hooks.host import plugin_host
-from seqpack.io.indexed import IndexedDataset, IndexedWriter
 from seqpack.io.manifest import FileRecord, Manifest, TokenizerRecord
-from seqpack.io.packed import DataSetPaths, PieceIndex, file_records
+from seqpack.io.packed import DataSetPaths, file_records
 from seqpack.io.publish import partial_folder, publish
 from seqpack.options.data import InputOptions, LengthOptions, PackOptions, TextOptions, WriteOptions
 from seqpack.packing.planning import make_plan
-from seqpack.pipeline.materialize import TokenSource, write_packs
-from seqpack.pipeline.samples import KeptBatch, Loss, SampleSource, check_length
+from seqpack.pipeline.materialize import write_packs
+from seqpack.pipeline.samples import SampleSource, check_length
+from seqpack.pipeline.spool import spool
 from seqpack.text.engines import Choice
 
 
@@ -61,13 +55,12 @@ def preprocess(
     engine = source.choose_engine(text.tokenizer_engine)
     with partial_folder(paths.prefix) as folder:
         aside = DataSetPaths(folder / paths.prefix.name)
-        spool = DataSetPaths(folder / "samples") if pack.packs else aside
-        pieces = _spool(source, length, spool, aside.rejects, progress)
+        spooled = spool(source, length, folder / "samples", progress)
         source.check_loss(length)
-        num_rows = len(pieces)
+        spooled.paths.rejects.replace(aside.rejects)
         if pack.packs:
             assert length.seq_length is not None
-            tokens = spooled(spool, pieces)
+            tokens = spooled.tokens(source)
             plan = make_plan(strategy, tokens.lengths, seq_length=length.seq_length, seed=pack.seed)
             source.ledger.padding = write_packs(
                 plan,
@@ -79,7 +72,7 @@ def preprocess(
             )
             num_rows = len(plan)
         else:
-            pieces.write(aside.index)
+            num_rows = spooled.write_rows(source, aside)
         aside.resolved.write_text(resolved, encoding="utf-8")
         manifest = Manifest(
             packed=pack.packs,
@@ -120,66 +113,6 @@ def publish_set(aside: DataSetPaths, paths: DataSetPaths, manifest: Manifest) ->
     """Move a finished set to its place; its manifest comes last and vouches for the rest."""
     manifest.write(aside.manifest)
     publish(aside.prefix.parent, paths.prefix.parent, [path.name for path in (*aside.files, aside.manifest)])
-
-
-def spooled(paths: DataSetPaths, pieces: PieceIndex) -> TokenSource:
-    """A set of one sample per row, as a source to pack from."""
-    input_ids, labels = IndexedDataset(paths.column("input_ids")), IndexedDataset(paths.column("labels"))
-    return TokenSource(input_ids.tokens, labels.tokens, input_ids.starts, pieces)
-
-
-def _spool(
-    source: SampleSource, length: LengthOptions, paths: DataSetPaths, rejects: Path, progress: Progress
-) -> PieceIndex:
-    """Write the tokenized samples, one per row, and what was lost; returns their index."""
-    columns = _SampleColumns(tuple(map(str, source.files)))
-    with (
-        IndexedWriter(paths.column("input_ids")) as input_ids,
-        IndexedWriter(paths.column("labels")) as labels,
-        IndexedWriter(paths.column("attention_mask")) as attention_mask,
-        rejects.open("w", encoding="utf-8") as lost,
-        progress("tokenize", unit="samples") as advance,
-    ):
-        for batch in source.tokenize(length, lost=_line_writer(lost.write)):
-            tokens = batch.tokens
-            columns.add(batch)
-            input_ids.append(tokens.input_ids, tokens.lengths)
-            labels.append(tokens.labels, tokens.lengths)
-            attention_mask.append(np.ones(len(tokens.input_ids), np.int32), tokens.lengths)
-            advance(len(batch.tokens))
-    return columns.index()
-
-
-class _SampleColumns:
-    """Collects the piece index of a set of one sample per row."""
-
-    def __init__(self, sources: tuple[str, ...]) -> None:
-        self._sources = sources
-        self._columns: tuple[list[NDArray[np.integer]], ...] = ([], [], [], [])
-
-    def add(self, batch: KeptBatch) -> None:
-        length, num_targets, file, line = self._columns
-        length.append(batch.tokens.lengths.astype(np.int32))
-        num_targets.append(batch.tokens.num_trained.astype(np.int32))
-        file.append(batch.file.astype(np.int32))
-        line.append(batch.line)
-
-    def index(self) -> PieceIndex:
-        small, large = np.zeros(0, np.int32), np.zeros(0, np.int64)
-        empty = (small, small, small, large)
-        length, num_targets, file, line = (
-            np.concatenate([first, *parts]) for first, parts in zip(empty, self._columns, strict=True)
-        )
-        sample = np.arange(len(length), dtype=np.int64)
-        return PieceIndex(sample, sample, length, num_targets, file, line, self._sources)
-
-
-def _line_writer(write: Callable[[str], object]) -> Callable[[Loss], None]:
-    def write_line(loss: Loss) -> None:
-        value = {"key": loss.key, "outcome": loss.outcome, "reason": loss.reason, "tokens": loss.tokens}
-        write(json.dumps(value, ensure_ascii=False) + "\n")
-
-    return write_line
 
 
 def _tokenizer_record(source: SampleSource) -> TokenizerRecord:
