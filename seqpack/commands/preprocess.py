@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seqpack.options.data import InputOptions, LengthOptions, PackOptions, TextOptions, WriteOptions
+from seqpack.options.data import InputOptions, LengthOptions, PackOptions, TextOptions, WorkOptions, WriteOptions
 from seqpack.options.output import OutputOptions
 from seqpack.options.resolved import Resolved
 
@@ -13,6 +13,7 @@ def preprocess(
     length: LengthOptions,
     pack: PackOptions,
     write: WriteOptions,
+    work: WorkOptions,
     output: OutputOptions,
     resolved: Resolved,
 ) -> None:
@@ -28,5 +29,5 @@ def preprocess(
     from seqpack.report.written import report_data_set
 
     console = Console(output)
-    result = run(input, text, length, pack, write, resolved=resolved.to_yaml(), progress=console.progress)
+    result = run(input, text, length, pack, write, work, resolved=resolved.to_yaml(), progress=console.progress)
     report_data_set(console, result)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqpack.options.data import InputOptions, LengthOptions, TextOptions
+from seqpack.options.data import InputOptions, LengthOptions, TextOptions, WorkOptions
 from seqpack.options.field import option
 from seqpack.options.output import OutputOptions
 
@@ -17,7 +17,12 @@ class ForecastOptions:
 
 
 def stats(
-    input: InputOptions, text: TextOptions, length: LengthOptions, forecast: ForecastOptions, output: OutputOptions
+    input: InputOptions,
+    text: TextOptions,
+    length: LengthOptions,
+    forecast: ForecastOptions,
+    work: WorkOptions,
+    output: OutputOptions,
 ) -> None:
     """Token lengths of the data, and what every way of laying them out would cost. Writes nothing.
 
@@ -31,9 +36,9 @@ def stats(
     from seqpack.report.datasets import ledger_table, stats_screen
 
     console = Console(output)
-    result = measure(input, text, length, seed=forecast.seed, progress=console.progress)
+    result = measure(input, text, length, seed=forecast.seed, workers=work.workers, progress=console.progress)
     if result.engine_refused:
-        console.warn("SP113", f"a faster tokenizer engine was not used: {result.engine_refused}")
+        console.warn("SP118", f"a faster tokenizer engine was not used: {result.engine_refused}")
     console.print(*stats_screen(result), ledger_table(result.ledger))
     for key, tokens in result.longest:
         lost = "tokens would be cut" if length.on_overlong == "truncate" else "tokens would be dropped"

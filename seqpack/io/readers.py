@@ -56,13 +56,20 @@ def known_kinds() -> str:
     return ", ".join(READERS)
 
 
-def _read_jsonl(path: Path) -> Iterator[Record]:
-    number = 0
+def read_jsonl(path: Path, start: int = 0, end: int | None = None, first_line: int = 1) -> Iterator[Record]:
+    """Rows of a JSON Lines file; those of the bytes ``start:end``, which are whole lines, if these are given."""
+    number = first_line - 1
+    left = None if end is None else end - start
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+            file.seek(start)
+            for number, line in enumerate(file, first_line):
                 if not line.isspace():
                     yield Record(path, number, _parse(line, path, number))
+                if left is not None:
+                    left -= len(line)
+                    if left <= 0:
+                        return
     except OSError as error:
         raise DataError(
             "SP103", f"{path}: unreadable after line {number} ({error.strerror})", help="check the file"
@@ -81,14 +88,16 @@ def _parse(line: bytes, path: Path, number: int) -> Any:
         raise DataError("SP103", f"{path}:{number} is nested too deeply", help="mend or delete that line") from error
 
 
-def _read_parquet(path: Path) -> Iterator[Record]:
+def read_parquet(path: Path, start: int = 0, end: int | None = None, first_line: int = 1) -> Iterator[Record]:
+    """Rows of a Parquet file; those of the row groups ``start:end``, which begin with row ``first_line``, if given."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    number = 0
+    number = first_line - 1
     try:
         with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=ROWS_PER_BATCH):
+            groups = range(file.num_row_groups)[start:end]
+            for batch in file.iter_batches(batch_size=ROWS_PER_BATCH, row_groups=list(groups)):
                 for value in batch.to_pylist():
                     number += 1
                     yield Record(path, number, value)
@@ -97,4 +106,18 @@ def _read_parquet(path: Path) -> Iterator[Record]:
         raise DataError("SP103", f"{path}: unreadable after row {number} ({reason})", help="make it again") from error
 
 
-READERS: dict[str, Callable[[Path], Iterator[Record]]] = {".jsonl": _read_jsonl, ".parquet": _read_parquet}
+def row_groups(path: Path) -> list[tuple[int, int]]:
+    """Rows and bytes of each row group of a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_metadata(path)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError("SP103", f"{path}: unreadable after row 0 ({reason})", help="make it again") from error
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    return [(group.num_rows, group.total_byte_size) for group in groups]
+
+
+READERS: dict[str, Callable[[Path], Iterator[Record]]] = {".jsonl": read_jsonl, ".parquet": read_parquet}

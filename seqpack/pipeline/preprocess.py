@@ -12,12 +12,14 @@ from seqpack.hooks.host import plugin_host
 from seqpack.io.manifest import FileRecord, Manifest, TokenizerRecord
 from seqpack.io.packed import DataSetPaths, file_records
 from seqpack.io.publish import partial_folder, publish
-from seqpack.options.data import InputOptions, LengthOptions, PackOptions, TextOptions, WriteOptions
+from seqpack.options.data import InputOptions, LengthOptions, PackOptions, TextOptions, WorkOptions, WriteOptions
 from seqpack.packing.planning import make_plan
 from seqpack.pipeline.materialize import write_packs
 from seqpack.pipeline.samples import SampleSource, check_length
 from seqpack.pipeline.spool import spool
 from seqpack.text.engines import Choice
+
+DEFAULT_WORK = WorkOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ def preprocess(
     length: LengthOptions,
     pack: PackOptions,
     write: WriteOptions,
+    work: WorkOptions = DEFAULT_WORK,
     *,
     resolved: str = "",
     progress: Progress = no_progress,
@@ -55,7 +58,7 @@ def preprocess(
     engine = source.choose_engine(text.tokenizer_engine)
     with partial_folder(paths.prefix) as folder:
         aside = DataSetPaths(folder / paths.prefix.name)
-        spooled = spool(source, length, folder / "samples", progress)
+        spooled = spool(source, length, folder / "samples", workers=work.workers, progress=progress)
         source.check_loss(length)
         spooled.paths.rejects.replace(aside.rejects)
         if pack.packs:

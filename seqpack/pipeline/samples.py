@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,8 @@ from seqpack.core.ledger import Ledger
 from seqpack.core.types import Sample, Span, TokenizedBatch, TokenizedSample
 from seqpack.hooks.host import plugin_host
 from seqpack.hooks.specs import DatasetHandler, PromptTemplate
-from seqpack.io.readers import Record, read_records, resolve_inputs
+from seqpack.io.readers import Record, resolve_inputs
+from seqpack.io.shards import Shard, read_shard, whole_files
 from seqpack.options.data import InputOptions, LengthOptions, TextOptions
 from seqpack.text.encoder import encode, truncate
 from seqpack.text.engines import Choice, Engine, EngineName, choose_engine
@@ -97,7 +98,7 @@ class SampleSource:
         """Decide who encodes; ``tokenize`` uses ``tokenizers`` unless this was called. DeviceError if not installed."""
 
         def pieces() -> list[str]:
-            rendered = islice(self._render(), SAMPLES_PER_BATCH)
+            rendered = islice(self._render(whole_files(self.files)), SAMPLES_PER_BATCH)
             return [span.text for _, _, spans in rendered if not isinstance(spans, str) for span in spans]
 
         size = sum(file.stat().st_size for file in self.files)
@@ -105,27 +106,31 @@ class SampleSource:
         self.engine = choice.engine
         return choice
 
-    def tokenize(self, length: LengthOptions, *, lost: Callable[[Loss], None]) -> Iterator[KeptBatch]:
+    def tokenize(
+        self, length: LengthOptions, *, lost: Callable[[Loss], None], shards: Iterable[Shard] | None = None
+    ) -> Iterator[KeptBatch]:
         """Batches of samples in the order of the data; ``lost`` hears of every row that is not kept whole.
+
+        ``shards`` are the parts of the data to read, all of them by default.
 
         Raises DataError for a file that cannot be read, a file without the columns the handler needs, and, under
         ``--on-overlong error``, a sample that is too long.
         """
-        rendered = self._render()
+        rendered = self._render(whole_files(self.files) if shards is None else shards)
         while batch := _take(rendered):
             yield self._fit(batch, length, lost)
 
-    def _render(self) -> Iterator[_Rendered]:
-        for number, file in enumerate(self.files):
-            is_first = True
-            for record in read_records(file):
+    def _render(self, shards: Iterable[Shard]) -> Iterator[_Rendered]:
+        for shard in shards:
+            is_first = shard.first_line == 1
+            for record in read_shard(shard):
                 try:
                     for spans in self._handle(record):
-                        yield number, record, spans
+                        yield shard.number, record, spans
                 except RejectError as reject:
                     if reject.missing_column and is_first:
                         raise _wrong_columns(record, reject) from reject
-                    yield number, record, reject.reason
+                    yield shard.number, record, reject.reason
                 is_first = False
 
     def _handle(self, record: Record) -> list[list[Span]]:

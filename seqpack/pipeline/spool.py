@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,11 +17,14 @@ from seqpack.core.progress import Progress
 from seqpack.core.types import running_sum
 from seqpack.io.indexed import IndexedWriter, bin_path, idx_path, sync, write_index
 from seqpack.io.packed import DataSetPaths, PieceIndex
+from seqpack.io.shards import Shard
 from seqpack.options.data import LengthOptions
+from seqpack.pipeline.distribute import distribute
 from seqpack.pipeline.materialize import TokenSource
 from seqpack.pipeline.samples import KeptBatch, Loss, SampleSource
 
 TOKENS_PER_WRITE = 1 << 20
+COPY_BYTES = 1 << 20
 _NONE = np.zeros(0, np.int32)
 
 
@@ -39,6 +45,10 @@ class SpoolPaths:
     @property
     def rejects(self) -> Path:
         return self.prefix.with_name(f"{self.prefix.name}.rejects.jsonl")
+
+    @property
+    def files(self) -> tuple[Path, Path, Path]:
+        return self.input_ids, self.labels, self.rejects
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +121,12 @@ class Spooled:
 class SpoolWriter:
     """Writes a spool batch by batch."""
 
-    def __init__(self, paths: SpoolPaths) -> None:
+    def __init__(self, paths: SpoolPaths, *, more: Spooled | None = None) -> None:
+        """An empty one, or ``more`` to be written behind a finished one."""
         self._paths = paths
-        self._columns: list[SampleColumns] = []
-        self._input_ids = paths.input_ids.open("wb")
-        self._labels = paths.labels.open("wb")
-        self._rejects = paths.rejects.open("w", encoding="utf-8")
+        self._columns: list[SampleColumns] = [more.columns] if more else []
+        mode = "ab" if more else "wb"
+        self._input_ids, self._labels, self._rejects = (file.open(mode) for file in paths.files)
 
     def add(self, batch: KeptBatch) -> None:
         for file, tokens in ((self._input_ids, batch.tokens.input_ids), (self._labels, batch.tokens.labels)):
@@ -125,7 +135,15 @@ class SpoolWriter:
 
     def lost(self, loss: Loss) -> None:
         value = {"key": loss.key, "outcome": loss.outcome, "reason": loss.reason, "tokens": loss.tokens}
-        self._rejects.write(json.dumps(value, ensure_ascii=False) + "\n")
+        self._rejects.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
+
+    def append(self, spooled: Spooled) -> None:
+        """Put a finished spool behind what is there; its files are removed."""
+        for path, file in zip(spooled.paths.files, (self._input_ids, self._labels, self._rejects), strict=True):
+            with path.open("rb") as source:
+                shutil.copyfileobj(source, file, COPY_BYTES)
+            path.unlink()
+        self._columns.append(spooled.columns)
 
     def finish(self) -> Spooled:
         return Spooled(self._paths, SampleColumns.concatenate(self._columns))
@@ -140,13 +158,28 @@ class SpoolWriter:
             file.close()
 
 
-def spool(source: SampleSource, length: LengthOptions, prefix: Path, progress: Progress) -> Spooled:
-    """Tokenize all data into one spool; the source's ledger counts them."""
-    with SpoolWriter(SpoolPaths(prefix)) as writer, progress("tokenize", unit="samples") as advance:
-        for batch in source.tokenize(length, lost=writer.lost):
-            writer.add(batch)
-            advance(len(batch.tokens))
-    return writer.finish()
+def spool(
+    source: SampleSource, length: LengthOptions, prefix: Path, *, workers: int | None, progress: Progress
+) -> Spooled:
+    """Tokenize all data into one spool, in the order of the data; the source's ledger counts them.
+
+    Each worker writes spools of its own, one per shard, which are put behind one another: tokens never pass through a
+    pipe.
+    """
+
+    def part(source: SampleSource, number: int, shards: Iterable[Shard], advance: Callable[[int], None]) -> Spooled:
+        with SpoolWriter(SpoolPaths(prefix.with_name(f"{prefix.name}-{number}"))) as writer:
+            for batch in source.tokenize(length, lost=writer.lost, shards=shards):
+                writer.add(batch)
+                advance(len(batch.tokens))
+        return writer.finish()
+
+    with contextlib.closing(distribute(source, part, workers=workers, progress=progress)) as parts:
+        first = next(parts)
+        with SpoolWriter(first.paths, more=first) as writer:
+            for another in parts:
+                writer.append(another)
+        return writer.finish()
 
 
 def _map(path: Path) -> NDArray[np.int32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -64,10 +65,10 @@ class Tokenizer:
         remembered.put(digest, str(size))
         return size
 
-    @property
-    def added_tokens(self) -> list[str]:
-        """Texts that stand for one id whatever surrounds them: control tokens and the like."""
-        return [token.content for _, token in sorted(self._tokenizer.get_added_tokens_decoder().items())]
+    @functools.cached_property
+    def added_tokens(self) -> dict[str, int]:
+        """Tokens that are found in a text before anything else is done to it, by their text: control tokens mostly."""
+        return {token.content: token_id for token_id, token in self._tokenizer.get_added_tokens_decoder().items()}
 
     def token_id(self, token: str | None) -> int | None:
         """The id of exactly this token, or None."""
@@ -102,7 +103,7 @@ class Tokenizer:
     def digest(self) -> str:
         """SHA-256 of the very file and of the tokens added to it: stricter than the fingerprint, and free."""
         digest = hashlib.sha256((self.directory / TOKENIZER_FILE).read_bytes())
-        digest.update(repr(self.added_tokens).encode("utf-8", "replace"))
+        digest.update(repr(sorted(self.added_tokens.items())).encode("utf-8", "replace"))
         return digest.hexdigest()
 
 
