@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from seqpack.options.compat import CompatOptions, IgnoredOptions
-from seqpack.options.data import InputOptions, LengthOptions, PackOptions, TextOptions, WriteOptions
+from seqpack.options.data import InputOptions, LengthOptions, PackOptions, TextOptions, WorkOptions, WriteOptions
 from seqpack.options.output import OutputOptions
 from seqpack.options.resolved import Resolved
 
@@ -14,6 +14,7 @@ def preprocess(
     length: LengthOptions,
     pack: PackOptions,
     write: WriteOptions,
+    work: WorkOptions,
     compat: CompatOptions,
     ignored: IgnoredOptions,
     output: OutputOptions,
@@ -34,6 +35,6 @@ def preprocess(
     console = Console(output)
     for note in ignored.notes():
         console.note(note)
-    result = run(input, text, length, pack, write, compat, resolved=resolved.to_yaml(), progress=console.progress)
+    result = run(input, text, length, pack, write, work, compat, resolved=resolved.to_yaml(), progress=console.progress)
     report_inputs(console, input.input, result.sources)
     report_data_set(console, result)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqpack.options.data import InputOptions, LengthOptions, TextOptions
+from seqpack.options.data import InputOptions, LengthOptions, TextOptions, WorkOptions
 from seqpack.options.field import option
 from seqpack.options.output import OutputOptions
 
@@ -18,7 +18,12 @@ class ForecastOptions:
 
 
 def stats(
-    input: InputOptions, text: TextOptions, length: LengthOptions, forecast: ForecastOptions, output: OutputOptions
+    input: InputOptions,
+    text: TextOptions,
+    length: LengthOptions,
+    forecast: ForecastOptions,
+    work: WorkOptions,
+    output: OutputOptions,
 ) -> None:
     """Token lengths of the data, and what every way of laying them out would cost. Writes nothing.
 
@@ -34,9 +39,9 @@ def stats(
     from seqpack.report.numbers import count
 
     console = Console(output)
-    result = measure(input, text, length, seed=forecast.seed, progress=console.progress)
+    result = measure(input, text, length, seed=forecast.seed, workers=work.workers, progress=console.progress)
     if result.engine_refused:
-        console.warn("SP116", f"a faster tokenizer engine was not used: {result.engine_refused}")
+        console.warn("SP118", f"a faster tokenizer engine was not used: {result.engine_refused}")
     report_inputs(console, input.input, [Path(file) for file in result.files])
     console.print(*stats_screen(result), ledger_table(result.ledger))
     for key, tokens in result.longest:

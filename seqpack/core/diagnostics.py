@@ -178,7 +178,7 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "and no tokenizer takes it, so U+FFFD is put in its place; PREFIX_packed_rejects.jsonl names the rows.",
         "Nothing, or mend the rows: the program that wrote them cut an emoji in two.",
     ),
-    "SP116": Diagnostic(
+    "SP118": Diagnostic(
         "a fast tokenizer engine was refused",
         "Before fastokens or gigatoken is used, it encodes a slice of your data beside `tokenizers`. It could not load "
         "this tokenizer, or some ids were different. `tokenizers` did the work: the data are right, it took longer.",
@@ -304,5 +304,12 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "--tokenizer-engine names a library that this Python does not have.",
         'pip install "seqpack-toolkit[fast]" brings fastokens, pip install gigatoken the other one; or leave the flag '
         "out: auto takes the fastest engine there is.",
+    ),
+    "SP505": Diagnostic(
+        "a worker process died",
+        "A process of --workers ended without a word, and so did the one that took over its shard: killed by the "
+        "system for want of memory, by hand, or by a crash in native code. Nothing was published.",
+        "Use fewer --workers if memory is short (each takes some hundred megabytes). Otherwise try --workers 1 on the "
+        "named file; if that dies too, --tokenizer-engine tokenizers shows whether it is the engine.",
     ),
 }

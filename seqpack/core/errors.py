@@ -4,6 +4,9 @@ Each carries a diagnostic code (``seqpack explain SP103`` prints its page), says
 Any other exception that leaves the package is a bug and should look like one.
 """
 
+from functools import partial
+from typing import Any
+
 
 class SeqpackError(Exception):
     """Base of all errors a user can cause; ``exit_code`` is what the command line ends with."""
@@ -15,6 +18,10 @@ class SeqpackError(Exception):
         self.code = code
         self.message = message
         self.help = help
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # the default would call the class with the joined text; workers send their errors to the main process
+        return partial(type(self), help=self.help), (self.code, self.message)
 
 
 class ConfigError(SeqpackError):

@@ -72,6 +72,7 @@ class Ledger:
         self.trained += other.trained
         self.context += other.context
         self.padding += other.padding
+        self.mended += other.mended
 
     def unkeep(self, reason: str, num_tokens: int, num_trained: int) -> None:
         """Drop a sample that was kept so far."""

@@ -46,7 +46,7 @@ class IndexedWriter:
 
     def append(self, tokens: NDArray[np.integer], lengths: Sequence[int] | NDArray[np.integer]) -> None:
         """Add sequences that lie back to back in ``tokens`` (``[sum of lengths]``)."""
-        assert len(tokens) == sum(lengths)
+        assert len(tokens) == np.sum(lengths)
         self._bin.write(np.ascontiguousarray(tokens, self.dtype).data)
         self._lengths.append(np.asarray(lengths, np.int32))
 
@@ -143,6 +143,15 @@ def _require(path: Path) -> None:
         raise DataError(
             "SP101", f"there is no file {path}", help="check the prefix; it goes up to _packed_, without it"
         )
+
+
+def sync(path: Path) -> None:
+    """Force a finished file to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _flush(file: BinaryIO) -> None:

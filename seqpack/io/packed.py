@@ -111,7 +111,7 @@ class PieceIndex:
 
     def write(self, path: Path) -> None:
         names = ("row", "sample", "length", "num_targets", "source", "line")
-        table = pa.table({name: getattr(self, name) for name in names})
+        table = pa.table({name: _arrow(getattr(self, name)) for name in names})
         table = table.replace_schema_metadata({"sources": json.dumps(self.sources)})
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
             writer.write_table(table)
@@ -125,6 +125,12 @@ class PieceIndex:
             raise FormatError("SP105", f"{path} is not a piece index: {error}", help="make the set again") from error
         columns: dict[str, NDArray[Any]] = {name: table[name].to_numpy() for name in table.column_names}
         return cls(sources=sources, **columns)
+
+
+def _arrow(values: NDArray[np.integer]) -> pa.Array:
+    # pa.array() would look whether this is a pandas series, for which it imports pandas: 0.3 s, if there is one
+    buffer = pa.py_buffer(np.ascontiguousarray(values))
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), [None, buffer])
 
 
 class PackedDataset:

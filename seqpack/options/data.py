@@ -116,6 +116,15 @@ class WriteOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class WorkOptions:
+    """Work"""
+
+    workers: int | None = option(
+        None, "Processes that tokenize, all cores by default; the data do not depend on it.", min=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RepackOptions:
     """Data set"""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from seqpack.core.types import IGNORE_INDEX, MaskMode, PackedSequence
 from seqpack.io.indexed import IndexedDataset, IndexedWriter
 from seqpack.io.packed import DataSetPaths, PieceIndex
 
-TOKENS_PER_BATCH = 1 << 20
+TOKENS_PER_BATCH = 1 << 18
 """Tokens gathered at a time: bounds memory, and amortises the cost of a numpy call."""
 
 
@@ -61,6 +62,7 @@ def write_packs(
             input_ids.append(batch.place(source.input_ids, fill=pad_token_id), lengths)
             labels.append(batch.place(source.labels, fill=IGNORE_INDEX), lengths)
             attention_mask.append(batch.mask(mask), lengths)
+            forget_pages(source.input_ids, source.labels)
             advance(last - first)
     row = np.repeat(np.arange(len(plan)), np.diff(plan.offsets))
     source.pieces.take(plan.sample, row).write(paths.index)
@@ -75,6 +77,14 @@ def packed_rows(plan: PackPlan, paths: DataSetPaths) -> Iterator[PackedSequence]
         num_padding = plan.seq_length - int(lengths.sum())
         segments = cu_seqlens_from_lengths([*lengths.tolist(), *([num_padding] if num_padding else [])])
         yield PackedSequence(input_ids[pack], labels[pack], segments, num_padding)
+
+
+def forget_pages(*arrays: NDArray[np.int32]) -> None:
+    """Give back the memory that reading mapped files took: else it grows to the size of the files."""
+    for array in arrays:
+        base: object = array.base
+        if isinstance(base, mmap.mmap):
+            base.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,8 @@ from seqpack.core.ledger import Ledger
 from seqpack.core.types import Sample, Span, TokenizedBatch, TokenizedSample, join_samples
 from seqpack.hooks.host import plugin_host
 from seqpack.hooks.specs import DatasetHandler, PromptTemplate
-from seqpack.io.readers import Record, read_records, resolve_inputs
+from seqpack.io.readers import Record, resolve_inputs
+from seqpack.io.shards import Shard, read_shard, whole_files
 from seqpack.options.data import InputOptions, LengthOptions, TextOptions
 from seqpack.pipeline.mindspeed import Rules
 from seqpack.text.encoder import encode, truncate
@@ -70,6 +71,7 @@ class SampleSource:
     mindspeed: Rules | None = None
     is_kept: list[bool] = field(default_factory=list)
     """Under ``mindspeed``: for every sample so far, whether it is in the set."""
+    _last_mended: Record | None = None
 
     @classmethod
     def open(cls, input: InputOptions, text: TextOptions) -> SampleSource:
@@ -109,7 +111,7 @@ class SampleSource:
         """Decide who encodes; ``tokenize`` uses ``tokenizers`` unless this was called. DeviceError if not installed."""
 
         def pieces() -> list[str]:
-            rendered = islice(self._render(), SAMPLES_PER_BATCH)
+            rendered = islice(self._render(whole_files(self.files)), SAMPLES_PER_BATCH)
             return [span.text for _, _, spans in rendered if not isinstance(spans, str) for span in spans]
 
         size = sum(file.stat().st_size for file in self.files)
@@ -117,34 +119,38 @@ class SampleSource:
         self.engine = choice.engine
         return choice
 
-    def tokenize(self, length: LengthOptions, *, lost: Callable[[Loss], None]) -> Iterator[KeptBatch]:
+    def tokenize(
+        self, length: LengthOptions, *, lost: Callable[[Loss], None], shards: Iterable[Shard] | None = None
+    ) -> Iterator[KeptBatch]:
         """Batches of samples in the order of the data; ``lost`` hears of every row that is not kept whole.
+
+        ``shards`` are the parts of the data to read, all of them by default.
 
         Raises DataError for a file that cannot be read, a file without the columns the handler needs, and, under
         ``--on-overlong error``, a sample that is too long.
         """
-        rendered = self._render()
+        rendered = self._render(whole_files(self.files) if shards is None else shards)
         while batch := _take(rendered):
-            self._count_mended(batch, lost)
             yield self._fit(batch, length, lost) if self.mindspeed is None else self._fit_as_mindspeed(batch, lost)
 
-    def _render(self) -> Iterator[_Rendered]:
-        for number, file in enumerate(self.files):
-            is_first = True
-            for record in read_records(file):
+    def _render(self, shards: Iterable[Shard]) -> Iterator[_Rendered]:
+        for shard in shards:
+            is_first = shard.first_line == 1
+            for record in read_shard(shard):
                 try:
                     for spans in self._handle(record):
-                        yield number, record, spans
+                        yield shard.number, record, spans
                 except RejectError as reject:
                     if reject.missing_column and is_first:
                         raise _wrong_columns(record, reject) from reject
-                    yield number, record, reject.reason
+                    yield shard.number, record, reject.reason
                 is_first = False
 
-    def _count_mended(self, batch: Sequence[_Rendered], lost: Callable[[Loss], None]) -> None:
-        for key in dict.fromkeys(record.key for _, record, _ in batch if record.num_mended):
+    def _count_mended(self, record: Record, lost: Callable[[Loss], None]) -> None:
+        if record.num_mended and record is not self._last_mended:  # a record may give several samples
+            self._last_mended = record
             self.ledger.mended += 1
-            lost(Loss(key, "mended", "half of a surrogate pair, which is not Unicode, became U+FFFD", 0))
+            lost(Loss(record.key, "mended", "half of a surrogate pair, which is not Unicode, became U+FFFD", 0))
 
     def _handle(self, record: Record) -> list[list[Span]]:
         """The spans of all samples of a record; RejectError if the handler or the template cannot use it."""
@@ -161,8 +167,6 @@ class SampleSource:
                 f"{record.key}: handler {self.recipe['handler']!r} failed with {type(error).__name__}: {error}",
                 help="mend that row, or the handler (it should raise RejectError for rows it cannot use)",
             ) from error
-        if not all(_is_unicode(span.text) for spans in rendered for span in spans):
-            raise RejectError("text with half a surrogate pair, which is not Unicode")
         return rendered
 
     def _fit(self, batch: Sequence[_Rendered], length: LengthOptions, lost: Callable[[Loss], None]) -> KeptBatch:
@@ -177,8 +181,9 @@ class SampleSource:
         self.ledger.keep_whole(int(whole.sum()), int(lengths.sum(where=whole)), int(num_trained.sum(where=whole)))
         changes: dict[int, TokenizedSample | None] = {}
         number = 0
-        if is_odd.any() or len(samples) < len(batch):
+        if is_odd.any() or len(samples) < len(batch) or any(record.num_mended for _, record, _ in batch):
             for _, record, spans in batch:  # in the order of the data, so that batches do not show in what is listed
+                self._count_mended(record, lost)
                 if isinstance(spans, str):
                     self.ledger.reject(spans)
                     lost(Loss(record.key, "rejected", spans, 0))
@@ -199,6 +204,7 @@ class SampleSource:
         fitted = iter(self.mindspeed.fit(self.engine or self.tokenizer, spans_of))
         kept: list[tuple[TokenizedSample, int, int, int]] = []
         for file, record, spans in batch:
+            self._count_mended(record, lost)
             if isinstance(spans, str):
                 self.ledger.reject(spans)
                 lost(Loss(record.key, "rejected", spans, 0))
@@ -289,17 +295,6 @@ def _take(rendered: Iterator[_Rendered]) -> list[_Rendered]:
         if len(batch) >= SAMPLES_PER_BATCH or size >= CHARACTERS_PER_BATCH:
             break
     return batch
-
-
-def _is_unicode(text: str) -> bool:
-    # JSON can spell "\ud800", half of a character; the tokenizer would stop the run with a TypeError
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _wrong_columns(record: Record, reject: RejectError) -> DataError:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from seqpack.core.ledger import Ledger
 from seqpack.core.progress import Progress, no_progress
 from seqpack.hooks.host import plugin_host
+from seqpack.io.shards import Shard
 from seqpack.options.data import InputOptions, LengthOptions, TextOptions
 from seqpack.packing.planning import make_plan
+from seqpack.pipeline.distribute import distribute
 from seqpack.pipeline.samples import Loss, SampleSource
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
@@ -72,7 +74,13 @@ class Stats:
 
 
 def stats(
-    input: InputOptions, text: TextOptions, length: LengthOptions, *, seed: int, progress: Progress = no_progress
+    input: InputOptions,
+    text: TextOptions,
+    length: LengthOptions,
+    *,
+    seed: int,
+    workers: int | None = None,
+    progress: Progress = no_progress,
 ) -> Stats:
     """Tokenize the data and measure; writes nothing. Errors as ``preprocess`` raises them, up to planning.
 
@@ -81,14 +89,14 @@ def stats(
     """
     source = SampleSource.open(input, text)
     engine = source.choose_engine(text.tokenizer_engine)
-    original, kept, losses = _measure(source, length, progress)
+    original, kept, losses = _measure(source, length, workers, progress)
     source.check_loss(dataclasses.replace(length, max_drop=1.0))
     seq_length = length.seq_length
     if seq_length is None:
         seq_length = suggest_length(original, kept=KEPT_TOKENS if length.on_overlong == "truncate" else 1.0)
         # once more, now that the length is known: the forecast must be what preprocess makes
         source = dataclasses.replace(source, ledger=Ledger())
-        _, kept, losses = _measure(source, dataclasses.replace(length, seq_length=seq_length), progress)
+        _, kept, losses = _measure(source, dataclasses.replace(length, seq_length=seq_length), workers, progress)
     quantiles = np.quantile(original, QUANTILES, method="inverted_cdf")
     return Stats(
         files=tuple(map(str, source.files)),
@@ -147,19 +155,34 @@ def layouts(lengths: NDArray[np.int64], *, seq_length: int, seed: int) -> tuple[
 
 
 def _measure(
-    source: SampleSource, length: LengthOptions, progress: Progress
+    source: SampleSource, length: LengthOptions, workers: int | None, progress: Progress
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], list[tuple[str, int]]]:
     """Original lengths of all samples, lengths of those kept, and the samples that are not kept whole."""
-    dropped: list[int] = []
-    losses: list[tuple[str, int]] = []
-    original: list[NDArray[np.int64]] = []
-    fitted: list[NDArray[np.int64]] = []
-    with progress("tokenize", unit="samples") as advance:
-        for batch in source.tokenize(length, lost=_remember(dropped, losses)):
-            original.append(batch.original_length)
-            fitted.append(batch.tokens.lengths)
+
+    def part(source: SampleSource, number: int, shards: Iterable[Shard], advance: Callable[[int], None]) -> _Measured:
+        measured = _Measured()
+        for batch in source.tokenize(length, lost=_remember(measured.dropped, measured.losses), shards=shards):
+            measured.original.append(batch.original_length)
+            measured.fitted.append(batch.tokens.lengths)
             advance(len(batch.tokens))
-    return np.concatenate([*original, np.array(dropped, np.int64)]), np.concatenate([_NONE, *fitted]), losses
+        return measured
+
+    parts = list(distribute(source, part, workers=workers, progress=progress))
+    original = [lengths for part in parts for lengths in part.original]
+    dropped = np.array([length for part in parts for length in part.dropped], np.int64)
+    fitted = [lengths for part in parts for lengths in part.fitted]
+    losses = [loss for part in parts for loss in part.losses]
+    return np.concatenate([*original, dropped]), np.concatenate([_NONE, *fitted]), losses
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """Lengths of a part of the data, whole and as kept, by batches; those dropped; and who is not kept whole."""
+
+    original: list[NDArray[np.int64]] = field(default_factory=list)
+    fitted: list[NDArray[np.int64]] = field(default_factory=list)
+    dropped: list[int] = field(default_factory=list)
+    losses: list[tuple[str, int]] = field(default_factory=list)
 
 
 def _remember(dropped: list[int], losses: list[tuple[str, int]]) -> Callable[[Loss], None]:

@@ -30,7 +30,7 @@ def report_data_set(console: Console, result: DataSetResult) -> None:
     if engine := result.engine:
         console.note(f"tokenized with {engine.label} ({engine.reason})")
         if engine.refused:
-            console.warn("SP116", f"a faster tokenizer engine was not used: {engine.refused}")
+            console.warn("SP118", f"a faster tokenizer engine was not used: {engine.refused}")
     console.show(
         f"wrote {paths.prefix}_packed_{{input_ids,labels,attention_mask}}_document.{{bin,idx}}, {paths.manifest}"
     )

@@ -85,3 +85,19 @@ def test_a_ledger_that_does_not_balance_is_noticed():
     ledger.context += 1
     with pytest.raises(AssertionError):
         ledger.check()
+
+
+@given(EVENTS, st.integers(0, 10))
+def test_parts_add_up_to_the_whole(events, cut):
+    whole, parts = replay(events), replay(events[:cut])
+    parts.add(replay(events[cut:]))
+    assert parts.to_dict() == whole.to_dict()
+    assert list(parts.rejected) == list(whole.rejected) and list(parts.dropped) == list(whole.dropped)
+
+
+def test_many_whole_samples_count_as_one_by_one():
+    one_by_one, together = Ledger(), Ledger()
+    for tokens, trained in ((5, 2), (7, 7)):
+        one_by_one.keep(tokens, trained)
+    together.keep_whole(2, 12, 9)
+    assert together == one_by_one

@@ -18,6 +18,7 @@ from seqpack.options.data import (
     RepackOptions,
     StrategyOptions,
     TextOptions,
+    WorkOptions,
     WriteOptions,
 )
 from seqpack.pipeline.preprocess import DataSetResult, preprocess
@@ -38,9 +39,10 @@ class Runs:
         read, text, length = self._input(file, options)
         pack = take(PackOptions, options)
         write = take(WriteOptions, options, output_prefix=self.folder / name)
+        work = take(WorkOptions, options)
         resolved = options.pop("resolved", "seed: 1\n")
         assert not options, f"unknown options {options}"
-        return preprocess(read, text, length, pack, write, resolved=resolved)
+        return preprocess(read, text, length, pack, write, work, resolved=resolved)
 
     def repack(self, source: str, name: str, **options: Any) -> DataSetResult:
         again = take(RepackOptions, options, source=self.folder / source)
@@ -50,10 +52,10 @@ class Runs:
         return repack(again, strategy, write, resolved="seed: 1\n")
 
     def stats(self, file: Path, **options: Any) -> Stats:
-        seed = options.pop("seed", 1234)
+        seed, workers = options.pop("seed", 1234), options.pop("workers", None)
         read, text, length = self._input(file, options)
         assert not options, f"unknown options {options}"
-        return stats(read, text, length, seed=seed)
+        return stats(read, text, length, seed=seed, workers=workers)
 
     def open(self, name: str) -> PackedDataset:
         return PackedDataset.open(self.folder / name)

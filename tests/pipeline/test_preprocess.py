@@ -140,6 +140,28 @@ def test_batches_do_not_show_in_the_result(runs, alpaca, tmp_path, tokenizer_dir
     assert runs.files() == other.files()
 
 
+@pytest.mark.parametrize("mode", MODES, ids=MODE_IDS)
+def test_engines_do_not_show_in_the_data(runs, alpaca, tmp_path, tokenizer_dir, mode):
+    pytest.importorskip("fastokens")
+    other = Runs(tmp_path / "other", tokenizer_dir)
+    fast = runs.preprocess(alpaca, **mode, tokenizer_engine="fastokens")
+    slow = other.preprocess(alpaca, **mode, tokenizer_engine="tokenizers")
+    assert fast.engine.label.startswith("fastokens ") and slow.engine.label.startswith("tokenizers ")
+    assert fast.manifest.recipe["tokenizer_engine"] == fast.engine.label
+    for mine, theirs in zip(fast.paths.files, slow.paths.files, strict=True):
+        assert mine.read_bytes() == theirs.read_bytes()
+
+
+def test_losses_are_listed_in_the_order_of_the_data(runs, write_jsonl, monkeypatch):
+    rows = [ROW, ROW | {"output": ""}, ROW | {"output": " water" * 99}, [1], ROW | {"output": " water" * 98}]
+    file = write_jsonl(rows)
+    runs.preprocess(file, seq_length=64, max_drop=1.0)
+    assert [line["key"] for line in losses(runs)] == [f"{file}:{line}" for line in (2, 3, 4, 5)]
+    monkeypatch.setattr(samples, "CHARACTERS_PER_BATCH", 1)
+    runs.preprocess(file, "small", seq_length=64, max_drop=1.0)
+    assert losses(runs, "small") == losses(runs)
+
+
 def test_seeds_give_other_orders_of_the_same_packs(runs, alpaca):
     rows = []
     for seed in (1, 2):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seqpack.core.errors import DataError
-from seqpack.io.readers.record import Record
+from seqpack.io.readers.record import Part, Record
 from seqpack.io.readers.streams import unreadable
 
 if TYPE_CHECKING:
@@ -18,16 +18,31 @@ PARQUET_BUFFER = 1 << 18
 ARROW_FILE_MAGIC = b"ARROW1"
 
 
-def read_parquet(path: Path) -> Iterator[Record]:
-    """Rows of a Parquet file, page by page: a row group may be the whole file."""
+def read_parquet(path: Path, part: Part | None = None) -> Iterator[Record]:
+    """Rows of a Parquet file, or of the row groups ``part``; page by page, as a row group may be the whole file."""
+    part = part or Part()
     import pyarrow.parquet as pq
 
     def batches() -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as file:
             # no threads: the workers of a run are processes, and share the cores among them
-            yield from file.iter_batches(batch_size=ROWS_PER_BATCH, use_threads=False)
+            groups = list(range(file.num_row_groups)[part.start : part.end])
+            yield from file.iter_batches(batch_size=ROWS_PER_BATCH, row_groups=groups, use_threads=False)
 
-    return _records(path, batches())
+    return _records(path, batches(), first=part.first_line)
+
+
+def row_groups(path: Path) -> list[tuple[int, int]]:
+    """Rows and bytes of each row group of a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_metadata(path)
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(path, "row 0", error) from error
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    return [(group.num_rows, group.total_byte_size) for group in groups]
 
 
 def read_arrow(path: Path) -> Iterator[Record]:
@@ -52,10 +67,10 @@ def _arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
             yield from (batch.slice(start, ROWS_PER_BATCH) for start in range(0, len(batch), ROWS_PER_BATCH))
 
 
-def _records(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[Record]:
+def _records(path: Path, batches: Iterator[pa.RecordBatch], *, first: int = 1) -> Iterator[Record]:
     import pyarrow as pa
 
-    number = 0
+    number = first - 1
     try:
         for batch in batches:
             for value in _values(batch, path, number):

@@ -10,7 +10,7 @@ from typing import Any
 
 from seqpack.core.errors import DataError
 from seqpack.io.readers import streams
-from seqpack.io.readers.record import Record, mended
+from seqpack.io.readers.record import Part, Record, mended
 from seqpack.io.readers.streams import text_chunks, text_lines
 
 SPACE = " \t\r\n"
@@ -19,9 +19,9 @@ NEAR_END = 16
 """JSON's longest literals and escapes are shorter: an error this near to the end may only lack what comes next."""
 
 
-def read_json_lines(path: Path) -> Iterator[Record]:
-    """One value per line; blank lines are passed over."""
-    for number, line in text_lines(path):
+def read_json_lines(path: Path, part: Part | None = None) -> Iterator[Record]:
+    """One value per line, of the bytes ``part`` if it is given; blank lines are passed over."""
+    for number, line in text_lines(path, part):
         if line.isspace():
             continue
         try:

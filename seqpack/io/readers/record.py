@@ -28,6 +28,18 @@ class Record:
         return f"{self.file}:{self.line}"
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of a file: bytes ``start:end`` of JSON Lines, row groups ``start:end`` of Parquet; None is the end.
+
+    ``first_line`` is the number of its first line or row. The bytes must begin and end at line borders.
+    """
+
+    first_line: int = 1
+    start: int = 0
+    end: int | None = None
+
+
 def mended(value: Any) -> tuple[Any, int]:
     r"""A parsed JSON value with U+FFFD for every half of a surrogate pair, and how many there were.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from seqpack.core.errors import DataError
+from seqpack.io.readers.record import Part
 
 MAX_ROW_BYTES = 256 << 20
 """Longer lines and elements are refused: a file without line ends must not fill the memory."""
@@ -25,12 +26,14 @@ def unreadable(path: Path, after: str, error: BaseException | str) -> DataError:
     return DataError("SP103", f"{path}: unreadable after {after} ({reason})", help="check the file, or make it again")
 
 
-def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+def text_lines(path: Path, part: Part | None = None) -> Iterator[tuple[int, str]]:
     """Lines with their ends (``\\n``) and their numbers from 1; a byte order mark is taken off.
+
+    ``part`` limits it to some bytes of a file that is not compressed.
 
     DataError naming file:line if the file cannot be read, a line is not UTF-8, or longer than ``MAX_ROW_BYTES``.
     """
-    for number, line in _byte_lines(path):
+    for number, line in _byte_lines(path, part):
         try:
             text = line.decode()
         except UnicodeDecodeError as error:
@@ -61,11 +64,14 @@ def _decode(decoder: codecs.IncrementalDecoder, chunk: bytes, path: Path, line: 
         raise _not_utf8(path, line, start if line == 1 else b"", error) from error
 
 
-def _byte_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    number = 0
+def _byte_lines(path: Path, part: Part | None) -> Iterator[tuple[int, bytes]]:
+    part = part or Part()
+    number, place = part.first_line - 1, part.start
     with _stream(path) as (stream, where):
-        while line := stream.readline(MAX_ROW_BYTES + 1):
-            number += 1
+        if part.start:
+            stream.seek(part.start)
+        while (part.end is None or place < part.end) and (line := stream.readline(MAX_ROW_BYTES + 1)):
+            number, place = number + 1, place + len(line)
             if len(line) > MAX_ROW_BYTES:
                 raise too_long(path, number)
             yield number, line
