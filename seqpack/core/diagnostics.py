@@ -86,7 +86,7 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     ),
     "SP017": Diagnostic(
         "a flag that only means something for compatibility",
-        "--n-subs changes what is written only where another system's files are reproduced.",
+        "--n-subs and --append-eod change what is written only where another system's files are reproduced.",
         "Leave it out, or add --compat mindspeed.",
     ),
     "SP018": Diagnostic(

@@ -17,10 +17,16 @@ class CompatOptions:
     compat: Literal["none", "mindspeed"] = option(
         "none", "Write the bytes MindSpeed-LLM writes, with what it cuts and loses; the ledger counts it."
     )
-    append_eod: bool = option(False, "Add the end token to every sample (under --compat mindspeed also a second one).")
+    append_eod: bool = option(False, "Under --compat mindspeed: end every sample with one more end token.")
     n_subs: int | None = option(None, "Under --compat mindspeed: pack this many subsets of the rows apart.", min=1)
 
     def __post_init__(self) -> None:
+        if self.append_eod and self.compat != "mindspeed":
+            raise ConfigError(
+                "SP017",
+                "--append-eod is only for --compat mindspeed: templates end every reply with the end token already",
+                help="leave it out, or add --compat mindspeed to get the same files as MindSpeed-LLM",
+            )
         if self.n_subs is not None and self.compat != "mindspeed":
             raise ConfigError(
                 "SP017",
