@@ -23,14 +23,17 @@ from seqpack.options.data import InputOptions, LengthOptions, PackOptions, TextO
 from seqpack.packing.planning import make_plan
 from seqpack.pipeline.materialize import TokenSource, write_packs
 from seqpack.pipeline.samples import KeptSample, Loss, SampleSource, check_length
+from seqpack.text.labels import Finding
 
 
 @dataclass(frozen=True, slots=True)
 class DataSetResult:
-    """A data set that was just published."""
+    """A data set that was just published; ``findings`` are about its labels, ``note`` about the template."""
 
     paths: DataSetPaths
     manifest: Manifest
+    note: str = ""
+    findings: tuple[Finding, ...] = ()
 
     @property
     def ledger(self) -> Ledger:
@@ -94,7 +97,7 @@ def preprocess(
             seqpack_version=__version__,
         )
         publish_set(aside, paths, manifest)
-    return DataSetResult(paths, manifest)
+    return DataSetResult(paths, manifest, source.note, tuple(source.findings()))
 
 
 def check_output(write: WriteOptions) -> DataSetPaths:

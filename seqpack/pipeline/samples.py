@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -15,11 +15,15 @@ from seqpack.hooks.host import plugin_host
 from seqpack.hooks.specs import DatasetHandler, PromptTemplate
 from seqpack.io.readers import Record, read_records, resolve_inputs
 from seqpack.options.data import InputOptions, LengthOptions, TextOptions
+from seqpack.text.catalog import open_template
 from seqpack.text.encoder import encode, truncate
-from seqpack.text.template import TextTemplate, load_template, template_text
+from seqpack.text.labels import Finding, LabelCheck, TrainOn, choose
+from seqpack.text.plain import ControlText
 from seqpack.text.tokenizer import Tokenizer
 
 SAMPLES_PER_BATCH = 1024
+SAMPLES_CHECKED = 16
+"""So many samples, the first ones, are looked at for labels that are wrong."""
 
 Outcome = Literal["rejected", "dropped", "truncated"]
 
@@ -54,33 +58,45 @@ class SampleSource:
     tokenizer: Tokenizer
     eos_token_id: int | None
     recipe: dict[str, Any]
+    control: ControlText
+    train_on: TrainOn = "assistant"
+    allow_special_tokens: bool = False
+    note: str = ""
     ledger: Ledger = field(default_factory=Ledger)
+    _first: list[Sample] = field(default_factory=list)
 
     @classmethod
     def open(cls, input: InputOptions, text: TextOptions) -> SampleSource:
         """Resolve names to components and paths to files; all errors of configuration come from here."""
-        host = plugin_host()
-        handler, template = host.handler(input.handler), host.template(text.prompt_type)
+        handler = plugin_host().handler(input.handler)
         files = resolve_inputs(input.input)
         tokenizer = Tokenizer(text.tokenizer)
-        prompt = load_template(template, tokenizer)
-        eos_token_id = tokenizer.eos_token_id
-        if isinstance(prompt, TextTemplate):
-            eos_token_id = prompt.check_tokens(tokenizer, name=template.name)
+        opened = open_template(text, tokenizer)
         recipe = {
             "handler": handler.name,
             "map_keys": input.columns(),
-            "prompt_type": template.name,
-            "template": template_text(template),
+            "prompt_type": opened.name,
+            "template": opened.text,
+            "enable_thinking": text.enable_thinking,
+            "train_on": text.trained,
+            "allow_special_tokens": text.allow_special_tokens,
         }
         return cls(
             files,
             handler.create(input.columns()),
-            prompt,
+            opened.template,
             tokenizer,
-            eos_token_id,
+            opened.eos_token_id,
             recipe,
+            ControlText(tokenizer),
+            text.trained,
+            text.allow_special_tokens,
+            opened.note,
         )
+
+    def findings(self) -> list[Finding]:
+        """What is wrong with the labels of the first samples read so far."""
+        return LabelCheck(self.template, self.tokenizer, self.control, self.eos_token_id).findings(self._first)
 
     def tokenize(self, length: LengthOptions, *, lost: Callable[[Loss], None]) -> Iterator[list[KeptSample]]:
         """Batches of samples in the order of the data; ``lost`` hears of every row that is not kept whole.
@@ -90,7 +106,7 @@ class SampleSource:
         """
         rendered = self._render(lost)
         while batch := list(islice(rendered, SAMPLES_PER_BATCH)):
-            tokenized = encode(self.tokenizer, [spans for _, _, spans in batch])
+            tokenized = encode(self.tokenizer, [spans for _, _, spans in batch], self.control)
             kept: list[KeptSample] = []
             for (file, record, spans), tokens in zip(batch, tokenized, strict=True):
                 fitted = self._fit(record.key, spans, tokens, length, lost)
@@ -116,8 +132,8 @@ class SampleSource:
         if not isinstance(record.value, dict):
             raise RejectError(f"a JSON {type(record.value).__name__}, not an object")
         try:
-            samples: Sequence[Sample] = list(self.handler(record.value))
-            rendered = [list(self.template.spans(sample)) for sample in samples]
+            samples: Sequence[Sample] = [choose(sample, self.train_on) for sample in self.handler(record.value)]
+            rendered = [self._spans(sample) for sample in samples]
         except (RejectError, SeqpackError):
             raise
         except Exception as error:
@@ -128,7 +144,16 @@ class SampleSource:
             ) from error
         if not all(_is_unicode(span.text) for spans in rendered for span in spans):
             raise RejectError("text with half a surrogate pair, which is not Unicode")
+        self._remember(record.key, samples)
         return rendered
+
+    def _spans(self, sample: Sample) -> list[Span]:
+        spans = self.template.spans(sample)
+        return list(spans) if self.allow_special_tokens else self.control.guard(spans)
+
+    def _remember(self, key: str, samples: Sequence[Sample]) -> None:
+        if len(self._first) < SAMPLES_CHECKED:
+            self._first += [replace(sample, key=key) for sample in samples[: SAMPLES_CHECKED - len(self._first)]]
 
     def _fit(
         self,
@@ -152,7 +177,7 @@ class SampleSource:
                 f"{key}: {len(tokens):,} tokens do not fit --seq-length {limit:,}",
                 help="raise it, or choose --on-overlong truncate | drop",
             )
-        shortened = truncate(self.tokenizer, spans, limit) if length.on_overlong == "truncate" else None
+        shortened = truncate(self.tokenizer, spans, limit, self.control) if length.on_overlong == "truncate" else None
         if shortened is None:
             reason = "longer than --seq-length" if length.on_overlong == "drop" else "no room for a trained token"
             self.ledger.drop(reason, len(tokens))

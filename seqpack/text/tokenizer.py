@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ CONFIG_FILE = "tokenizer_config.json"
 class Tokenizer:
     """Text to ids and back. Special tokens are only added where the text names them.
 
-    ``eos_token`` is None if ``tokenizer_config.json`` states none; ``pad_token_id`` falls back to that of the end
+    ``bos_token`` and ``eos_token`` are None if ``tokenizer_config.json`` states none; ``pad_token_id`` falls back to that of the end
     token, then to 0: padding is marked by boundaries, so its id never matters to training.
     """
 
@@ -34,13 +35,20 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         config = _read_config(directory / CONFIG_FILE)
+        self.bos_token = _token_text(config.get("bos_token"))
         self.eos_token = _token_text(config.get("eos_token"))
+        self.chat_template: Any = config.get("chat_template")
         pad = self.token_id(_token_text(config.get("pad_token")))
         self.pad_token_id = next((token for token in (pad, self.eos_token_id, 0) if token is not None), 0)
 
     @property
     def eos_token_id(self) -> int | None:
         return self.token_id(self.eos_token)
+
+    @functools.cached_property
+    def added_tokens(self) -> dict[str, int]:
+        """Tokens that are found in a text before anything else is done to it, by their text: control tokens mostly."""
+        return {token.content: token_id for token_id, token in self._tokenizer.get_added_tokens_decoder().items()}
 
     @property
     def vocab_size(self) -> int:
