@@ -45,12 +45,12 @@ class Span:
 
     ``content`` is the character range that the data supplied, as opposed to markup of the template: truncation may
     shorten it, and nothing else. ``turn`` numbers the exchange (user and reply) that the span belongs to. ``data`` are
-    the ranges whose characters are the data's own, if that is not just ``content``: a tool call is data that must not be
-    shortened, the tokens around a thought are markup inside of what may be. ``plain`` text is encoded as if the tokenizer
-    had no added tokens.
+    the ranges whose characters are the data's own, if that is not just ``content``: a tool call is data that must not
+    be shortened, the tokens around a thought are markup inside of what may be. ``plain`` text is encoded as if the
+    tokenizer had no added tokens.
 
-    An ``elided`` span is an end token that is only written where the sample ends. Elsewhere it leaves no token, but what
-    the reply must predict: the token after it is labelled with it, unless that one is trained on itself.
+    An ``elided`` span is an end token that is only written where the sample ends. Elsewhere it leaves no token, but
+    what the reply must predict: the token after it is labelled with it, unless that one is trained on itself.
     """
 
     text: str

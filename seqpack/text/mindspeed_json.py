@@ -3,9 +3,10 @@
 | theirs | ours |
 |---|---|
 | ``format_X: {slots: [...]}`` | ``X``: a list of texts |
-| a slot ``["bos_token"]``, ``["eos_token"]`` | ``{{bos}}``, ``{{eos}}``; the end token is ``stop_words[0]`` under ``replace_eos`` |
+| a slot ``["bos_token"]`` | ``{{bos}}`` |
+| a slot ``["eos_token"]`` | ``{{eos}}``, or ``stop_words[0]`` under ``replace_eos`` |
 | a slot ``{"token": T}`` | ``{token: T}`` |
-| no ``format_assistant`` / ``format_function`` | ``{{content}}{{eos}}``, without the end token under ``efficient_eos`` |
+| no ``format_assistant``, no ``format_function`` | the content, and the end token unless ``efficient_eos`` |
 | ``format_tools.tool_format`` | ``tools`` |
 | ``template_class`` Llama2Template | ``system_in_user`` |
 | LFDefaultTemplate | no ``separator`` |
@@ -64,8 +65,22 @@ def from_mindspeed(entry: Mapping[str, Any]) -> dict[str, Any]:
         return dict(DEEPSEEK4)
     efficient = bool(entry.get("efficient_eos"))
     eos = _end_token(entry)
-    value: dict[str, Any] = {"user": CONTENT, "assistant": [CONTENT, *([] if efficient else [eos])]}
-    value["function"] = [CONTENT, *([] if efficient else [eos])]
+    value = _parts(entry, eos, [] if efficient else [eos])
+    if kind == "LFDefaultTemplate":
+        value.pop("separator", None)
+    elif kind == "Llama2Template":
+        value["system_in_user"] = True
+    elif kind == "ReasoningTemplate":
+        words = entry.get("thought_words")
+        value["thoughts"] = {"opening": words[0], "closing": words[1]} if words else True
+    if efficient:
+        return value | {"efficient_eos": True}
+    return value | {"end_of_turn": _end_of(value["assistant"], eos)}
+
+
+def _parts(entry: Mapping[str, Any], eos: str, ending: list[str]) -> dict[str, Any]:
+    """What stands around the messages; a reply that has no format of its own ends with ``ending``."""
+    value: dict[str, Any] = {"user": CONTENT, "assistant": [CONTENT, *ending], "function": [CONTENT, *ending]}
     for part in PARTS:
         if part != "tools" and (slots := (entry.get(f"format_{part}") or {}).get("slots")):
             value[part] = [_slot(slot, eos) for slot in slots]
@@ -73,16 +88,7 @@ def from_mindspeed(entry: Mapping[str, Any]) -> dict[str, Any]:
         value["tools"] = tools
     if entry.get("default_system"):
         value["default_system"] = entry["default_system"]
-    if kind == "LFDefaultTemplate":
-        value.pop("separator", None)
-    if kind == "Llama2Template":
-        value["system_in_user"] = True
-    if kind == "ReasoningTemplate":
-        words = entry.get("thought_words")
-        value["thoughts"] = {"opening": words[0], "closing": words[1]} if words else True
-    if efficient:
-        return value | {"efficient_eos": True}
-    return value | {"end_of_turn": _end_of(value["assistant"], eos)}
+    return value
 
 
 def _end_token(entry: Mapping[str, Any]) -> str:

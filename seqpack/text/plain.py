@@ -1,7 +1,8 @@
 """Text of the data that looks like control tokens stays text: it is encoded as if the tokenizer had no such tokens.
 
-Everything the tokenizer calls an added token counts, also those that it does not call special, like ``<tool_call>``: both
-kinds are found in a text before it is split, and both mean something to the model that whoever wrote the text must not say.
+Everything the tokenizer calls an added token counts, also those that it does not call special, like ``<tool_call>``:
+both kinds are found in a text before it is split, and both mean something to the model that whoever wrote the text
+must not say.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from tokenizers import Tokenizer as FastTokenizer
 
@@ -97,8 +99,7 @@ class ControlText:
 
     def _broken(self, text: str) -> Iterator[tuple[int, int]]:
         assert self._pattern is not None
-        edges = [0, *(match.start() + 1 for match in self._pattern.finditer(text)), len(text)]
-        return zip(edges, edges[1:], strict=False)
+        return pairwise([0, *(match.start() + 1 for match in self._pattern.finditer(text)), len(text)])
 
     def _tokenizer(self) -> FastTokenizer:
         if self._plain is None:

@@ -30,10 +30,11 @@ Slots = tuple[str, ...]
 class TextTemplate:
     """What stands around each message. Every reply is trained on, its end token included.
 
-    A turn is a user message or an observation of a tool, and the reply to it: text, or a call of tools. ``prefix`` opens
-    a sample, ``separator`` every turn but the first. Under ``efficient_eos`` replies have no end token of their own: the
-    token after a reply is labelled with it, and the sample ends with one. ``tokens`` are those the tokenizer must have,
-    besides what looks like ``<|this|>``. ``thinking`` and ``train_prompts`` are choices of the user, not of the template.
+    A turn is a user message or an observation of a tool, and the reply to it: text, or a call of tools. ``prefix``
+    opens a sample, ``separator`` every turn but the first. Under ``efficient_eos`` replies have no end token of their
+    own: the token after a reply is labelled with it, and the sample ends with one. ``tokens`` are those the tokenizer
+    must have, besides what looks like ``<|this|>``. ``thinking`` and ``train_prompts`` are choices of the user, not of
+    the template.
     """
 
     user: Slots
@@ -153,7 +154,8 @@ class TextTemplate:
     def _call(self, reply: Reply) -> dict[str, Rendered]:
         calls = parse_calls(reply.rest)
         if CONTENT in "".join(self.function):
-            return {"content": Rendered.join([*reply.thought, *self.tool_format.call(calls)])}
+            blank = reply.rest[: len(reply.rest) - len(reply.rest.lstrip())] if reply.thought else ""
+            return {"content": Rendered.join([*reply.thought, blank, *self.tool_format.call(calls)])}
         if len(calls) > 1 or reply.thought:
             raise RejectError("several tool calls at once, or a thought before one, which the template cannot write")
         name, arguments = calls[0].name, calls[0].arguments_json

@@ -13,7 +13,8 @@ ThoughtStyle = Literal["empty", "prompted"]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A reply's text without ``thought`` and ``rest``; ``prompt`` ends the prompt, ``prefix`` begins what is trained on."""
+    """A reply's text without ``thought`` and ``rest``; ``prompt`` ends the prompt, ``prefix`` begins what is trained
+    on."""
 
     prompt: str
     prefix: str
@@ -31,10 +32,10 @@ class Reply:
 class Thoughts:
     """The marks around a thought.
 
-    Style ``empty`` (Qwen3): a reply without a thought gets an empty one, so that the model knows both kinds. It ends the
-    prompt, where nothing is learnt from it, or under ``thinking=True`` begins the reply. ``thinking=False`` removes the
-    thoughts there are. Style ``prompted`` (DeepSeek-V4): the prompt itself opens a thought, or closes it at once; under
-    ``thinking=True`` thoughts are kept where ``keep`` says so, else all are removed.
+    Style ``empty`` (Qwen3): a reply without a thought gets an empty one, so that the model knows both kinds. It ends
+    the prompt, where nothing is learnt from it, or under ``thinking=True`` begins the reply. ``thinking=False``
+    removes the thoughts there are. Style ``prompted`` (DeepSeek-V4): the prompt itself opens a thought, or closes it
+    at once; under ``thinking=True`` thoughts are kept where ``keep`` says so, else all are removed.
     """
 
     opening: str = "<think>\n"

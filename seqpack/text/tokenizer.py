@@ -21,8 +21,8 @@ CONFIG_FILE = "tokenizer_config.json"
 class Tokenizer:
     """Text to ids and back. Special tokens are only added where the text names them.
 
-    ``bos_token`` and ``eos_token`` are None if ``tokenizer_config.json`` states none; ``pad_token_id`` falls back to that of the end
-    token, then to 0: padding is marked by boundaries, so its id never matters to training.
+    ``bos_token`` and ``eos_token`` are None if ``tokenizer_config.json`` states none; ``pad_token_id`` falls back to
+    that of the end token, then to 0: padding is marked by boundaries, so its id never matters to training.
     """
 
     def __init__(self, directory: Path) -> None:

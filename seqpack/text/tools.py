@@ -1,7 +1,7 @@
 """How tools are described to a model and how it calls them: one format per family of models.
 
-``default`` is MindSpeed-LLM's own, the others are those of the models. The texts are theirs to the character, for a model
-was trained on them.
+``default`` is MindSpeed-LLM's own, the others are those of the models. The texts are theirs to the character, for a
+model was trained on them.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def _arguments(value: Any) -> Any:
 
 
 def _function(tool: Tool) -> Tool:
-    """``{"type": "function", "function": {...}}`` is OpenAI's wrapping of the same thing. RejectError without a name."""
+    """``{"type": "function", "function": {...}}`` is OpenAI's wrapping of the same thing. RejectError without a
+    name."""
     inner = tool.get("function", tool)
     if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
         raise RejectError("a tool has no name")
