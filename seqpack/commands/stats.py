@@ -44,6 +44,10 @@ def stats(
         console.warn("SP118", f"a faster tokenizer engine was not used: {result.engine_refused}")
     report_inputs(console, input.input, [Path(file) for file in result.files])
     console.print(*stats_screen(result), ledger_table(result.ledger))
+    if result.note:
+        console.note(result.note)
+    for finding in result.findings:
+        console.warn(finding.code, finding.text)
     for key, tokens in result.longest:
         lost = "tokens would be cut" if length.on_overlong == "truncate" else "tokens would be dropped"
         console.warn("SP111" if length.on_overlong == "truncate" else "SP102", f"{key}: {tokens:,} {lost}")

@@ -85,11 +85,30 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "Choose the --prompt-type that belongs to this model.",
     ),
     "SP017": Diagnostic(
+        "no such file of templates, or no chat template",
+        "--prompt-type-path names nothing that holds templates, or --prompt-type chat-template was asked of a "
+        "tokenizer that has none, or one that is not valid Jinja.",
+        "Give a .yaml file (CONTRIBUTING.md shows one), a .jinja file, MindSpeed-LLM's templates.json, or a folder.",
+    ),
+    "SP018": Diagnostic(
+        "a chat template that marks nothing as generated",
+        "It has {% generation %} marks, but they enclose no text of a sample that has replies: nothing would be "
+        "learnt.",
+        "Put the marks around all that the assistant says. Without any marks, seqpack finds the replies itself.",
+    ),
+    "SP019": Diagnostic(
+        "options of labels or thoughts contradict each other",
+        "Two flags ask for different tokens to be trained on, or --enable-thinking is given for a template that has no "
+        "thoughts.",
+        "Give one of --train-on, --train-on-prompt and --mask-history; --enable-thinking only where it means "
+        "something.",
+    ),
+    "SP026": Diagnostic(
         "a flag that only means something for compatibility",
         "--n-subs and --append-eod change what is written only where another system's files are reproduced.",
         "Leave it out, or add --compat mindspeed.",
     ),
-    "SP018": Diagnostic(
+    "SP027": Diagnostic(
         "compatibility does not cover this",
         "--compat mindspeed reproduces files byte for byte, so it refuses what it has no exact rules for.",
         "Leave --compat out: seqpack's own rules cover all handlers.",
@@ -184,6 +203,19 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "this tokenizer, or some ids were different. `tokenizers` did the work: the data are right, it took longer.",
         "Nothing needs to be done. --tokenizer-engine tokenizers keeps the message away; the verdict is remembered in "
         "engines.json in the folder seqpack of your cache ($XDG_CACHE_HOME or ~/.cache), which you may delete.",
+    ),
+    "SP120": Diagnostic(
+        "a conversation reads otherwise when it goes on",
+        "The tokens up to some reply are not the same once more turns follow, as with templates that remove the "
+        "thoughts of earlier replies. Training on all replies of a conversation then shows the model another context "
+        "than it will see.",
+        "Train on the last reply only (--train-on last), or choose a template that leaves earlier turns as they are.",
+    ),
+    "SP121": Diagnostic(
+        "the end of a reply is not trained on",
+        "After the last trained token of a reply there is no end token with a label, so the model does not learn to "
+        "stop.",
+        "Choose the template of this model. A chat template must have the end token inside its generation marks.",
     ),
     # 2xx: training
     "SP201": Diagnostic(

@@ -45,13 +45,29 @@ class Span:
     """A piece of rendered text that is tokenized on its own and is trained on as a whole, or not at all.
 
     ``content`` is the character range that the data supplied, as opposed to markup of the template: truncation may
-    shorten it, and nothing else. ``turn`` numbers the exchange (user and reply) that the span belongs to.
+    shorten it, and nothing else. ``turn`` numbers the exchange (user and reply) that the span belongs to. ``data`` are
+    the ranges whose characters are the data's own, if that is not just ``content``: a tool call is data that must not
+    be shortened, the tokens around a thought are markup inside of what may be. ``plain`` text is encoded as if the
+    tokenizer had no added tokens.
+
+    An ``elided`` span is an end token that is only written where the sample ends. Elsewhere it leaves no token, but
+    what the reply must predict: the token after it is labelled with it, unless that one is trained on itself.
     """
 
     text: str
     train: bool
     turn: int = 0
     content: tuple[int, int] | None = None
+    data: tuple[tuple[int, int], ...] | None = None
+    plain: bool = False
+    elided: bool = False
+
+    @property
+    def data_ranges(self) -> tuple[tuple[int, int], ...]:
+        """Where the characters are the data's own."""
+        if self.data is not None:
+            return self.data
+        return (self.content,) if self.content else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,13 +23,13 @@ class CompatOptions:
     def __post_init__(self) -> None:
         if self.append_eod and self.compat != "mindspeed":
             raise ConfigError(
-                "SP017",
+                "SP026",
                 "--append-eod is only for --compat mindspeed: templates end every reply with the end token already",
                 help="leave it out, or add --compat mindspeed to get the same files as MindSpeed-LLM",
             )
         if self.n_subs is not None and self.compat != "mindspeed":
             raise ConfigError(
-                "SP017",
+                "SP026",
                 "--n-subs is only for --compat mindspeed: packing apart costs packs, and does not make seqpack faster",
                 help="leave it out, or add --compat mindspeed to get the same files as MindSpeed-LLM",
             )

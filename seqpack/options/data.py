@@ -58,13 +58,49 @@ class TextOptions:
     )
     prompt_type: str = option(
         "qwen",
-        "Prompt template; seqpack plugins lists them.",
+        "Prompt template; seqpack plugins lists them. chat-template is the tokenizer's own.",
         flags=("--prompt-type", "--template"),
     )
     tokenizer_engine: Literal["auto", "fastokens", "gigatoken", "tokenizers"] = option(
         "auto",
         "Library that encodes the text; all give the same ids, and a fast one is compared with tokenizers first.",
     )
+    prompt_type_path: Path | None = option(
+        None,
+        "More templates: a .yaml or .jinja file, MindSpeed-LLM's templates.json, or a folder of these.",
+        metavar="PATH",
+    )
+    enable_thinking: Literal["true", "false", "none"] = option(
+        "none", "Thoughts in replies: true, replies without one begin with an empty one; false, all are removed."
+    )
+    train_on: Literal["assistant", "last", "all"] = option(
+        "assistant", "What is trained on: every reply, the last one only, or everything."
+    )
+    train_on_prompt: bool = option(False, "The same as --train-on all.")
+    mask_history: bool = option(False, "The same as --train-on last.")
+    allow_special_tokens: bool = option(
+        False, "Let texts of the data that look like control tokens become control tokens."
+    )
+
+    @property
+    def thinking(self) -> bool | None:
+        """``--enable-thinking`` as a value: None where nothing is to be changed."""
+        return {"true": True, "false": False}.get(self.enable_thinking)
+
+    @property
+    def trained(self) -> Literal["assistant", "last", "all"]:
+        """What is trained on, whichever flag says so; ConfigError SP019 if two flags disagree."""
+        asked = {
+            "all": self.train_on_prompt or self.train_on == "all",
+            "last": self.mask_history or self.train_on == "last",
+        }
+        if all(asked.values()):
+            raise ConfigError(
+                "SP019",
+                "--train-on, --train-on-prompt and --mask-history ask for different things",
+                help="give one of them: --train-on assistant | last | all",
+            )
+        return "all" if asked["all"] else "last" if asked["last"] else "assistant"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

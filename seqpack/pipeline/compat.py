@@ -22,12 +22,13 @@ def use_mindspeed_rules(source: SampleSource, length: LengthOptions, pack: PackO
     """Make ``source`` read, cut and pack as MindSpeed-LLM does; ConfigError for a handler whose rules are not known."""
     if source.recipe["handler"] != ALPACA:
         raise ConfigError(
-            "SP018",
+            "SP027",
             f"--compat mindspeed does not know how MindSpeed-LLM treats rows of {source.recipe['handler']!r}",
             help=f"it covers {ALPACA}; leave --compat out to make the data by seqpack's own rules",
         )
     short_side = source.recipe["prompt_type"] in SHORT_SIDE_TEMPLATES
     source.handler = MindSpeedAlpacaHandler(source.recipe["map_keys"])
+    source.allow_special_tokens = True  # they let texts of the data become control tokens
     source.mindspeed = Rules(
         seq_length=length.seq_length,
         packs=pack.packs,

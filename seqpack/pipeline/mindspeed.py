@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from seqpack.core.plan import PackPlan
 from seqpack.core.types import IGNORE_INDEX, Span, TokenizedSample, running_sum
-from seqpack.text.encoder import FlatEncoder
 
 NO_LIMIT = 100_000
 """What stands for the length where ``--seq-length`` is not given."""
@@ -46,17 +45,9 @@ class Rules:
     end_token_id: int | None = None
     n_subs: int = 1
 
-    def fit(self, engine: FlatEncoder, samples: Sequence[Sequence[Span]]) -> list[FittedSample]:
-        """Encode samples and cut each as they do."""
-        input_ids, offsets = engine.encode_flat([span.text for spans in samples for span in spans])
-        ids, ends = input_ids.tolist(), offsets.tolist()
-        fitted = []
-        first = 0
-        for spans in samples:
-            pieces = [ids[ends[first + i] : ends[first + i + 1]] for i in range(len(spans))]
-            fitted.append(self._fit_one(spans, pieces))
-            first += len(spans)
-        return fitted
+    def fit(self, ids: Sequence[Sequence[list[int]]], samples: Sequence[Sequence[Span]]) -> list[FittedSample]:
+        """Cut each sample as they do; ``ids`` are those of each span."""
+        return [self._fit_one(spans, pieces) for spans, pieces in zip(samples, ids, strict=True)]
 
     def plan(self, lengths: NDArray[np.int64], is_kept: NDArray[np.bool_]) -> PackPlan:
         """Their packs of the samples that were kept; ``is_kept`` covers all rows, which ``--n-subs`` divides."""
@@ -71,7 +62,11 @@ class Rules:
         )
         input_ids = [token for turn in turns for token in (*turn.prompt, *turn.reply)]
         labels = [token for turn in turns for token in (*turn.prompt_labels, *turn.reply)]
-        original = sum(map(len, pieces))
+        original = sum(len(piece) for span, piece in zip(spans, pieces, strict=True) if not span.elided)
+        if spans and spans[-1].elided:  # the end of the sample, written after the cut
+            input_ids += pieces[-1]
+            labels += pieces[-1]
+            original += len(pieces[-1])
         if self.end_token_id is not None:  # after the cut, and even if the sample ends with that token already
             input_ids.append(self.end_token_id)
             labels.append(self.end_token_id)
@@ -111,15 +106,22 @@ class Turn:
 
 
 def group_turns(spans: Sequence[Span], pieces: Sequence[list[int]]) -> list[Turn]:
-    """Ids of the spans by turn: what is trained on is the reply, everything else of the turn stands before it."""
+    """Ids of the spans by turn: what is trained on is the reply, everything else of the turn stands before it.
+
+    An elided end token becomes the label of the next turn's first token; that at the end of a sample is left out.
+    """
     turns: dict[int, Turn] = {}
+    end: list[int] = []
     for span, ids in zip(spans, pieces, strict=True):
         turn = turns.setdefault(span.turn, Turn([], [], []))
-        if span.train:
+        if span.elided:
+            end = ids
+        elif span.train:
             turn.reply.extend(ids)
-        else:
+        elif ids:
             turn.prompt.extend(ids)
-            turn.prompt_labels.extend([IGNORE_INDEX] * len(ids))
+            turn.prompt_labels.extend([*end, *[IGNORE_INDEX] * (len(ids) - len(end))])
+            end = []
     return list(turns.values())
 
 

@@ -31,6 +31,7 @@ from seqpack.pipeline.materialize import TokenSource, write_packs
 from seqpack.pipeline.samples import SampleSource, check_length
 from seqpack.pipeline.spool import Spooled, spool
 from seqpack.text.engines import Choice
+from seqpack.text.labels import Finding
 
 DEFAULT_WORK = WorkOptions()
 NO_COMPAT = CompatOptions()
@@ -40,13 +41,16 @@ NO_COMPAT = CompatOptions()
 class DataSetResult:
     """A data set that was just published.
 
-    ``engine`` is None if nothing was tokenized for it; ``sources`` are the raw files in the order they were read.
+    ``engine`` is None if nothing was tokenized for it; ``sources`` are the raw files in the order they were read;
+    ``findings`` are about its labels, ``note`` about the template.
     """
 
     paths: DataSetPaths
     manifest: Manifest
     engine: Choice | None = None
     sources: tuple[Path, ...] = ()
+    note: str = ""
+    findings: tuple[Finding, ...] = ()
 
     @property
     def ledger(self) -> Ledger:
@@ -119,7 +123,9 @@ def preprocess(
             seqpack_version=__version__,
         )
         publish_set(aside, paths, manifest, extra=extra)
-    return DataSetResult(paths, manifest, engine, tuple(source.files))
+    return DataSetResult(
+        paths, manifest, engine, tuple(source.files), note=source.note, findings=tuple(source.findings())
+    )
 
 
 def check_output(write: WriteOptions, *, packs: bool = True) -> DataSetPaths:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -20,13 +20,17 @@ from seqpack.io.readers import Record, resolve_inputs
 from seqpack.io.shards import Shard, read_shard, whole_files
 from seqpack.options.data import InputOptions, LengthOptions, TextOptions
 from seqpack.pipeline.mindspeed import Rules
-from seqpack.text.encoder import encode, truncate
+from seqpack.text.catalog import open_template
+from seqpack.text.encoder import encode, encode_spans, truncate
 from seqpack.text.engines import Choice, Engine, EngineName, choose_engine
-from seqpack.text.template import TextTemplate, load_template, template_text
+from seqpack.text.labels import Finding, LabelCheck, TrainOn, choose
+from seqpack.text.plain import ControlText
 from seqpack.text.tokenizer import Tokenizer
 
 SAMPLES_PER_BATCH = 1024
 CHARACTERS_PER_BATCH = 4_000_000
+SAMPLES_CHECKED = 16
+"""So many samples, the first ones, are looked at for labels that are wrong."""
 
 Outcome = Literal["rejected", "dropped", "truncated", "mended"]
 _Rendered = tuple[int, Record, list[Span] | str]
@@ -66,6 +70,10 @@ class SampleSource:
     tokenizer: Tokenizer
     eos_token_id: int | None
     recipe: dict[str, Any]
+    control: ControlText
+    train_on: TrainOn = "assistant"
+    allow_special_tokens: bool = False
+    note: str = ""
     engine: Engine | None = None
     ledger: Ledger = field(default_factory=Ledger)
     mindspeed: Rules | None = None
@@ -76,28 +84,48 @@ class SampleSource:
     @classmethod
     def open(cls, input: InputOptions, text: TextOptions) -> SampleSource:
         """Resolve names to components and paths to files; all errors of configuration come from here."""
-        host = plugin_host()
-        handler, template = host.handler(input.handler), host.template(text.prompt_type)
+        handler = plugin_host().handler(input.handler)
         files = resolve_inputs(input.input)
         tokenizer = Tokenizer(text.tokenizer)
-        prompt = load_template(template, tokenizer)
-        eos_token_id = tokenizer.eos_token_id
-        if isinstance(prompt, TextTemplate):
-            eos_token_id = prompt.check_tokens(tokenizer, name=template.name)
+        opened = open_template(text, tokenizer)
         recipe = {
             "handler": handler.name,
             "map_keys": input.columns(),
-            "prompt_type": template.name,
-            "template": template_text(template),
+            "prompt_type": opened.name,
+            "template": opened.text,
+            "enable_thinking": text.enable_thinking,
+            "train_on": text.trained,
+            "allow_special_tokens": text.allow_special_tokens,
         }
         return cls(
             files,
             handler.create(input.columns()),
-            prompt,
+            opened.template,
             tokenizer,
-            eos_token_id,
+            opened.eos_token_id,
             recipe,
+            ControlText(tokenizer),
+            text.trained,
+            text.allow_special_tokens,
+            opened.note,
         )
+
+    def findings(self) -> list[Finding]:
+        """What is wrong with the labels of the first samples of the data."""
+        first = list(islice(self._first_samples(), SAMPLES_CHECKED))
+        return LabelCheck(self.template, self.tokenizer, self.control, self.eos_token_id).findings(first)
+
+    def _first_samples(self) -> Iterator[Sample]:
+        """Samples that the template can render, each with its key."""
+        for shard in whole_files(self.files):
+            for record in read_shard(shard):
+                try:
+                    samples = self._samples(record)
+                    for sample in samples:
+                        self._spans(sample)
+                except RejectError:
+                    continue
+                yield from (replace(sample, key=record.key) for sample in samples)
 
     @property
     def pad_token_id(self) -> int:
@@ -154,11 +182,8 @@ class SampleSource:
 
     def _handle(self, record: Record) -> list[list[Span]]:
         """The spans of all samples of a record; RejectError if the handler or the template cannot use it."""
-        if not isinstance(record.value, dict):
-            raise RejectError(f"a JSON {type(record.value).__name__}, not an object")
         try:
-            samples: Sequence[Sample] = list(self.handler(record.value))
-            rendered = [list(self.template.spans(sample)) for sample in samples]
+            return [self._spans(sample) for sample in self._samples(record)]
         except (RejectError, SeqpackError):
             raise
         except Exception as error:
@@ -167,12 +192,21 @@ class SampleSource:
                 f"{record.key}: handler {self.recipe['handler']!r} failed with {type(error).__name__}: {error}",
                 help="mend that row, or the handler (it should raise RejectError for rows it cannot use)",
             ) from error
-        return rendered
+
+    def _samples(self, record: Record) -> list[Sample]:
+        """What the handler makes of a record, with what is to be trained on."""
+        if not isinstance(record.value, dict):
+            raise RejectError(f"a JSON {type(record.value).__name__}, not an object")
+        return [choose(sample, self.train_on) for sample in self.handler(record.value)]
+
+    def _spans(self, sample: Sample) -> list[Span]:
+        spans = self.template.spans(sample)
+        return list(spans) if self.allow_special_tokens else self.control.guard(spans)
 
     def _fit(self, batch: Sequence[_Rendered], length: LengthOptions, lost: Callable[[Loss], None]) -> KeptBatch:
         """Encode what was rendered, and look one by one only at what cannot be kept as it is."""
         samples = [(file, record, spans) for file, record, spans in batch if not isinstance(spans, str)]
-        tokens = encode(self.engine or self.tokenizer, [spans for _, _, spans in samples])
+        tokens = encode(self.engine or self.tokenizer, [spans for _, _, spans in samples], self.control)
         lengths, num_trained = tokens.lengths, tokens.num_trained
         is_odd = num_trained == 0
         if length.seq_length is not None:
@@ -201,7 +235,7 @@ class SampleSource:
         """The same samples with the cuts of MindSpeed-LLM."""
         assert self.mindspeed is not None
         spans_of = [spans for _, _, spans in batch if not isinstance(spans, str)]
-        fitted = iter(self.mindspeed.fit(self.engine or self.tokenizer, spans_of))
+        fitted = iter(self.mindspeed.fit(encode_spans(self.engine or self.tokenizer, spans_of), spans_of))
         kept: list[tuple[TokenizedSample, int, int, int]] = []
         for file, record, spans in batch:
             self._count_mended(record, lost)
@@ -245,7 +279,7 @@ class SampleSource:
                 f"{key}: {len(tokens):,} tokens do not fit --seq-length {limit:,}",
                 help="raise it, or choose --on-overlong truncate | drop",
             )
-        shortened = truncate(self.tokenizer, spans, limit) if length.on_overlong == "truncate" else None
+        shortened = truncate(self.tokenizer, spans, limit, self.control) if length.on_overlong == "truncate" else None
         if shortened is None:
             reason = "longer than --seq-length" if length.on_overlong == "drop" else "no room for a trained token"
             self.ledger.drop(reason, len(tokens))

@@ -18,6 +18,7 @@ from seqpack.options.data import InputOptions, LengthOptions, TextOptions
 from seqpack.packing.planning import make_plan
 from seqpack.pipeline.distribute import distribute
 from seqpack.pipeline.samples import Loss, SampleSource
+from seqpack.text.labels import Finding
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 PADDED_BATCH = 8
@@ -68,6 +69,8 @@ class Stats:
     layouts: tuple[Layout, ...]
     fewest_rows: int
     longest: tuple[tuple[str, int], ...]
+    note: str = ""
+    findings: tuple[Finding, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -116,6 +119,8 @@ def stats(
         layouts=layouts(kept, seq_length=seq_length, seed=seed),
         fewest_rows=-(-int(kept.sum()) // seq_length),
         longest=tuple(sorted(losses, key=lambda loss: -loss[1])[:3]),
+        note=source.note,
+        findings=tuple(source.findings()),
     )
 
 

@@ -17,6 +17,10 @@ def report_data_set(console: Console, result: DataSetResult) -> None:
     manifest, ledger, paths = result.manifest, result.ledger, result.paths
     console.print(ledger_table(ledger))
     console.show(data_set_line(manifest))
+    if result.note:
+        console.note(result.note)
+    for finding in result.findings:
+        console.warn(finding.code, finding.text)
     if lost := ledger.num_rejected + ledger.all_dropped.samples:
         console.warn("SP102", f"{count(lost, 'row')} left out, named in {paths.rejects}")
     if ledger.mended:

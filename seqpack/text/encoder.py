@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seqpack.core.types import IGNORE_INDEX, Span, TokenizedBatch, TokenizedSample, running_sum
+from seqpack.core.types import IGNORE_INDEX, Span, TokenizedBatch, TokenizedSample, join_samples, running_sum
+from seqpack.text.plain import ControlText, Offsets
 from seqpack.text.tokenizer import FlatIds, Tokenizer
 
 
@@ -20,28 +21,74 @@ class FlatEncoder(Protocol):
     def encode_flat(self, texts: Sequence[str]) -> FlatIds: ...
 
 
-def encode(engine: FlatEncoder, samples: Sequence[Sequence[Span]]) -> TokenizedBatch:
-    """Tokenize rendered samples. Each span is encoded on its own, so that no token reaches over its border."""
+def encode(
+    engine: FlatEncoder, samples: Sequence[Sequence[Span]], control: ControlText | None = None
+) -> TokenizedBatch:
+    """Tokenize rendered samples. Each span is encoded on its own, so that no token reaches over its border.
+
+    ``control`` encodes the spans that are ``plain``, of which there are none without ``ControlText.guard``.
+    """
     spans = list(chain.from_iterable(samples))
     input_ids, offsets = engine.encode_flat([span.text for span in spans])
+    if any(span.plain or span.elided for span in spans):
+        return _encode_odd(samples, input_ids, offsets, control)
     is_trained = np.fromiter((span.train for span in spans), np.bool_, len(spans))
     labels = np.where(np.repeat(is_trained, np.diff(offsets)), input_ids, np.int32(IGNORE_INDEX))
     ends = offsets[running_sum(np.fromiter(map(len, samples), np.int64, len(samples)))]
     return TokenizedBatch(input_ids, labels, np.diff(ends))
 
 
-def truncate(tokenizer: Tokenizer, spans: Sequence[Span], max_length: int) -> TokenizedSample | None:
+def encode_spans(
+    engine: FlatEncoder, samples: Sequence[Sequence[Span]], control: ControlText | None = None
+) -> list[list[list[int]]]:
+    """Ids of each span of each sample."""
+    input_ids, offsets = engine.encode_flat([span.text for spans in samples for span in spans])
+    return list(_by_span(samples, input_ids, offsets, control))
+
+
+def _encode_odd(
+    samples: Sequence[Sequence[Span]],
+    input_ids: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    control: ControlText | None,
+) -> TokenizedBatch:
+    """Samples some of whose spans are not simply the ids of their text, one by one."""
+    by_span = _by_span(samples, input_ids, offsets, control)
+    return join_samples(
+        [_join(list(zip(spans, ids, strict=True))) for spans, ids in zip(samples, by_span, strict=True)]
+    )
+
+
+def _by_span(
+    samples: Sequence[Sequence[Span]],
+    input_ids: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    control: ControlText | None,
+) -> Iterator[list[list[int]]]:
+    ids, places = input_ids.tolist(), iter(pairwise(offsets.tolist()))
+    for spans in samples:
+        encoded = [ids[start:end] for start, end in (next(places) for _ in spans)]
+        for index, span in enumerate(spans):
+            if span.plain:
+                assert control is not None
+                encoded[index] = control.encode(span.text)
+        yield encoded
+
+
+def truncate(
+    tokenizer: Tokenizer, spans: Sequence[Span], max_length: int, control: ControlText | None = None
+) -> TokenizedSample | None:
     """The sample cut to at most ``max_length`` tokens, or None if nothing worth training on would be left.
 
     Whole exchanges are removed from the end. If the first one alone is too long, its message texts are shortened (the
     user's first, then the reply's, in proportion when both are long; the system text last), keeping their beginnings:
     headers, separators and the token that ends the reply always survive.
     """
-    pieces = [_Piece.of(span, ids, offsets) for span, ids, offsets in _encode_with_offsets(tokenizer, spans)]
+    pieces = [_Piece.of(*encoded) for encoded in _encode_with_offsets(tokenizer, spans, control)]
     turns = {piece.span.turn for piece in pieces}
     for last in sorted(turns, reverse=True):
         kept = [piece for piece in pieces if piece.span.turn <= last]
-        if sum(map(len, kept)) <= max_length:
+        if _length(kept) <= max_length:
             return _with_target(kept)
     first = [piece for piece in pieces if piece.span.turn == min(turns)]
     shortened = _shorten(first, max_length)
@@ -80,7 +127,7 @@ class _Piece:
 def _shorten(pieces: list[_Piece], max_length: int) -> list[_Piece] | None:
     prompt = sum(len(piece.content) for piece in pieces if not piece.span.train)
     reply = sum(len(piece.content) for piece in pieces if piece.span.train)
-    budget = max_length - (sum(map(len, pieces)) - prompt - reply)
+    budget = max_length - (_length(pieces) - prompt - reply)
     if budget < 2:
         return None
     room_for_prompt, room_for_reply = _share(budget, prompt, reply)
@@ -106,17 +153,30 @@ def _share(budget: int, prompt: int, reply: int) -> tuple[int, int]:
     return budget - room_for_reply, room_for_reply
 
 
+def _length(pieces: list[_Piece]) -> int:
+    """Tokens of a sample made of these pieces, of which an elided one only counts at the end."""
+    return sum(len(piece) for index, piece in enumerate(pieces) if not piece.span.elided or index == len(pieces) - 1)
+
+
 def _with_target(pieces: list[_Piece]) -> TokenizedSample | None:
-    sample = _join((piece.span.train, piece.ids) for piece in pieces)
+    sample = _join([(piece.span, piece.ids) for piece in pieces])
     return sample if sample.num_trained else None
 
 
-def _join(spans: Iterable[tuple[bool, list[int]]]) -> TokenizedSample:
+def _join(spans: Sequence[tuple[Span, list[int]]]) -> TokenizedSample:
     input_ids: list[int] = []
     labels: list[int] = []
-    for train, ids in spans:
+    end: int | None = None
+    for index, (span, ids) in enumerate(spans):
+        if span.elided and index < len(spans) - 1:
+            end = ids[0] if span.train and ids else None
+            continue
         input_ids += ids
-        labels += ids if train else [IGNORE_INDEX] * len(ids)
+        labels += ids if span.train else [IGNORE_INDEX] * len(ids)
+        if end is not None and ids:
+            if not span.train:
+                labels[-len(ids)] = end
+            end = None
     return TokenizedSample(_int32(input_ids), _int32(labels))
 
 
@@ -125,7 +185,12 @@ def _int32(values: list[int]) -> NDArray[np.int32]:
 
 
 def _encode_with_offsets(
-    tokenizer: Tokenizer, spans: Sequence[Span]
-) -> list[tuple[Span, list[int], list[tuple[int, int]]]]:
+    tokenizer: Tokenizer, spans: Sequence[Span], control: ControlText | None
+) -> Iterator[tuple[Span, list[int], Offsets]]:
     encodings = tokenizer.encode_with_offsets([span.text for span in spans])
-    return [(span, encoding.ids, encoding.offsets) for span, encoding in zip(spans, encodings, strict=True)]
+    for span, encoding in zip(spans, encodings, strict=True):
+        if span.plain:
+            assert control is not None
+            yield (span, *control.encode_with_offsets(span.text))
+        else:
+            yield span, encoding.ids, encoding.offsets

@@ -1,142 +1,211 @@
-"""Prompt templates: a YAML file per template, rendered to spans that are tokenized one by one.
-
-Keys of a file: ``user``, ``assistant`` (required), ``system``, ``separator`` (before every turn but the first),
-``default_system``, ``end_of_turn`` (the token a reply ends with, trained on). ``{{content}}`` stands for the message,
-``{{eos}}`` for the tokenizer's end-of-text token.
-"""
+"""Prompt templates of fixed text around each message, rendered to spans that are tokenized one by one."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
-import yaml
-
-from seqpack.core.errors import ConfigError, PluginError, RejectError
-from seqpack.core.suggest import did_you_mean
+from seqpack.core.errors import ConfigError, RejectError
 from seqpack.core.types import Message, Sample, Span
-from seqpack.hooks.component import Component
-from seqpack.hooks.specs import PromptTemplate
+from seqpack.text.rendered import PLACEHOLDER, Rendered, fill
+from seqpack.text.thoughts import Reply, Thoughts
 from seqpack.text.tokenizer import Tokenizer, require_token
+from seqpack.text.tools import ToolFormat, describe_tools, parse_calls, tool_format
 
 CONTENT = "{{content}}"
+BOS = "{{bos}}"
 EOS = "{{eos}}"
-_CONTROL_TOKEN = re.compile(r"<\|[^|<>\s]+\|>")
+PROMPTS = ("user", "observation")
+REPLIES = ("assistant", "function")
+SLOTS = ("prefix", "system", "user", "assistant", "function", "observation", "separator")
+_CONTROL_TOKEN = re.compile(r"<[|｜][^|｜<>\s]+[|｜]>")
+
+Slots = tuple[str, ...]
+"""Pieces of text, each tokenized on its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextTemplate:
-    """A template of fixed strings around each message; every assistant turn is trained on, its end token included."""
+    """What stands around each message. Every reply is trained on, its end token included.
 
-    user: str
-    assistant: str
-    system: str = CONTENT
-    separator: str = ""
+    A turn is a user message or an observation of a tool, and the reply to it: text, or a call of tools. ``prefix``
+    opens a sample, ``separator`` every turn but the first. Under ``efficient_eos`` replies have no end token of their
+    own: the token after a reply is labelled with it, and the sample ends with one. ``tokens`` are those the tokenizer
+    must have, besides what looks like ``<|this|>``. ``thinking`` and ``train_prompts`` are choices of the user, not of
+    the template.
+    """
+
+    user: Slots
+    assistant: Slots
+    system: Slots = (CONTENT,)
+    function: Slots = ()
+    observation: Slots = ()
+    prefix: Slots = ()
+    separator: Slots = ()
     default_system: str = ""
     end_of_turn: str = EOS
+    efficient_eos: bool = False
+    system_in_user: bool = False
+    tools: str = "default"
+    thoughts: Thoughts | None = None
+    tokens: tuple[str, ...] = ()
+    thinking: bool | None = None
+    train_prompts: bool = False
+    tool_format: ToolFormat = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("user", "assistant", "system"):
-            if getattr(self, name).count(CONTENT) != 1:
-                raise ConfigError("SP015", f"{name!r} must have {CONTENT} exactly once")
-        if not self.assistant.rstrip().endswith(self.end_of_turn):
+        object.__setattr__(self, "tool_format", tool_format(self.tools))
+        object.__setattr__(self, "observation", self.observation or self.user)
+        if not self.function:
+            object.__setattr__(self, "function", (CONTENT if self.efficient_eos else CONTENT + EOS,))
+        for name in SLOTS:
+            _check_slots(name, getattr(self, name))
+        if not self.efficient_eos and not "".join(self.assistant).rstrip().endswith(self.end_of_turn):
             raise ConfigError("SP015", f"'assistant' must end with 'end_of_turn', which is {self.end_of_turn!r}")
 
-    def with_eos(self, eos_token: str) -> TextTemplate:
-        """The same template with ``{{eos}}`` filled in."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return TextTemplate(**{name: value.replace(EOS, eos_token) for name, value in values.items()})
+    def with_tokens(self, *, bos: str | None, eos: str | None) -> TextTemplate:
+        """The same template with ``{{bos}}`` and ``{{eos}}`` filled in; a tokenizer without the first has none."""
+
+        def filled(text: str) -> str:
+            return text.replace(BOS, bos or "").replace(EOS, eos or "")
+
+        slots = {name: tuple(filter(None, map(filled, getattr(self, name)))) for name in SLOTS}
+        return replace(self, **slots, end_of_turn=filled(self.end_of_turn))  # type: ignore[arg-type]
+
+    def needs_eos(self) -> bool:
+        """Whether ``{{eos}}`` stands anywhere."""
+        return any(EOS in text for name in SLOTS for text in getattr(self, name)) or self.end_of_turn == EOS
 
     def spans(self, sample: Sample) -> Iterator[Span]:
-        """System and first user turn, reply, then separator, user turn and reply for each further exchange.
+        """Prefix, system and first user message, reply, then separator, user message and reply for each further turn.
 
-        Raises RejectError unless user and assistant alternate after an optional system message.
+        Raises RejectError unless prompts (user, observation) and replies (assistant, function) alternate after an
+        optional system message, and for tools and tool calls that are not what they should be.
         """
         messages = list(sample.messages)
-        system = messages.pop(0).content if messages and messages[0].role == "system" else self.default_system
-        roles = [message.role for message in messages]
-        if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
-            raise RejectError("user and assistant do not alternate")
-        if system:
-            yield _span(self.system, system)
-        for turn, (user, reply) in enumerate(zip(messages[::2], messages[1::2], strict=True)):
-            if turn and self.separator:
-                yield Span(self.separator, train=False, turn=turn)
-            yield _span(self.user, user.content, train=_trained(user, False), turn=turn)
-            yield _span(self.assistant, reply.content, train=_trained(reply, True), turn=turn)
+        system = messages.pop(0) if messages and messages[0].role == "system" else None
+        turns = _turns(messages)
+        yield from self._literal(self.prefix, turn=0)
+        above = self._system(system, sample.tools)
+        if above.text and not self.system_in_user:
+            yield from _spans(self.system, train=self._trains(system), turn=0, content=above)
+        keeps_thoughts = bool(sample.tools.strip())
+        for turn, (prompt, reply) in enumerate(turns):
+            if turn:
+                yield from self._literal(self.separator, turn=turn)
+            rendered = self._reply(reply, keep=keeps_thoughts or turn == len(turns) - 1)
+            yield from self._prompt(prompt, above if self.system_in_user and not turn else None, turn)
+            if rendered.prompt:
+                yield Span(rendered.prompt, self._trains(prompt), turn)
+            yield from self._answer(reply, rendered, turn)
 
-    def check_tokens(self, tokenizer: Tokenizer, *, name: str) -> int:
+    def check_tokens(self, tokenizer: Tokenizer, *, name: str) -> int | None:
         """The id of ``end_of_turn``; ConfigError if the tokenizer lacks it or another control token of the template."""
-        for text in (self.system, self.user, self.assistant, self.separator):
+        for token in self.tokens:
+            require_token(tokenizer, token, template=name)
+        for text in (text for slot in SLOTS for text in getattr(self, slot)):
             for token in _CONTROL_TOKEN.findall(text):
                 require_token(tokenizer, token, template=name)
+        if not self.end_of_turn:
+            return tokenizer.eos_token_id
         return require_token(tokenizer, self.end_of_turn, template=name)
 
+    def _trains(self, message: Message | None) -> bool:
+        """Whether a prompt is trained on."""
+        return self.train_prompts if message is None or message.train is None else message.train
 
-def load_template(component: Component[PromptTemplate], tokenizer: Tokenizer) -> PromptTemplate:
-    """The template behind a name, ready for this tokenizer.
+    def _literal(self, slots: Slots, *, turn: int) -> Iterator[Span]:
+        for slot in slots:
+            yield Span(slot, self.train_prompts, turn)
 
-    Raises PluginError for a broken file, ConfigError if the tokenizer does not have the tokens the template is made of.
-    """
-    text = template_text(component)
-    if text is None:
-        template: PromptTemplate = component.create()
-        return template
-    try:
-        parsed = parse_template(text)
-    except ConfigError as error:
-        raise PluginError(error.code, f"template {component.name!r} ({component.target}): {error.message}") from error
-    if EOS in f"{parsed.assistant}{parsed.end_of_turn}" and tokenizer.eos_token is None:
-        raise ConfigError(
-            "SP016",
-            f"template {component.name!r} ends replies with the end-of-text token; {tokenizer.directory} names none",
-            help="add eos_token to its tokenizer_config.json",
-        )
-    return parsed.with_eos(tokenizer.eos_token or "")
+    def _system(self, system: Message | None, tools: str) -> Rendered:
+        text = (system.content if system else "") or self.default_system
+        described = describe_tools(self.tool_format, tools)
+        if not text and not described.text:
+            return Rendered("")
+        return Rendered.of(text) + described
 
+    def _prompt(self, message: Message, system: Rendered | None, turn: int) -> Iterator[Span]:
+        content = Rendered.of(message.content)
+        if system is not None and system.text:
+            above = fill("".join(self.system), content=replace(system, content=None))
+            content = above + content
+        slots = self.user if message.role == "user" else self.observation
+        yield from _spans(slots, train=self._trains(message), turn=turn, content=content, idx=Rendered(str(turn)))
 
-def template_text(component: Component[PromptTemplate]) -> str | None:
-    """The YAML of a template that is a file, None for one that is a Python class."""
-    if not component.target.endswith((".yaml", ".yml")):
-        return None
-    package, colon, name = component.target.partition(":")
-    try:
-        source = files(package).joinpath(name) if colon else Path(component.target)
-        return source.read_text(encoding="utf-8")
-    except Exception as error:  # reading a file of a package imports the package, which may do anything
-        raise PluginError("SP012", f"template file {component.target} of {component.plugin!r}: {error}") from error
+    def _reply(self, message: Message, *, keep: bool) -> Reply:
+        if self.thoughts is None:
+            return Reply("", "", (), message.content)
+        return self.thoughts.reply(message.content, thinking=self.thinking, keep=keep)
 
+    def _answer(self, message: Message, reply: Reply, turn: int) -> Iterator[Span]:
+        train = True if message.train is None else message.train
+        if reply.prefix:
+            yield Span(reply.prefix, train, turn)
+        if message.role == "assistant":
+            yield from _spans(self.assistant, train=train, turn=turn, content=reply.rendered())
+        else:
+            yield from _spans(self.function, train=train, turn=turn, **self._call(reply))
+        if self.efficient_eos:
+            yield Span(self.end_of_turn, train, turn, elided=True)
 
-def parse_template(text: str) -> TextTemplate:
-    """Read a template file; ConfigError for an unknown or missing key, or a value that is not text."""
-    try:
-        value: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError("SP015", f"not valid YAML: {error}") from error
-    known = [field.name for field in dataclasses.fields(TextTemplate)]
-    if not isinstance(value, dict):
-        raise ConfigError("SP015", f"a template file is a mapping of {', '.join(known)}")
-    for key, part in value.items():
-        if key not in known:
-            raise ConfigError(
-                "SP015", f"unknown key {key!r}; {did_you_mean(str(key), known)} known: {', '.join(known)}"
-            )
-        if not isinstance(part, str):
-            raise ConfigError("SP015", f"{key!r} must be text, not {type(part).__name__}")
-    if missing := [name for name in ("user", "assistant") if name not in value]:
-        raise ConfigError("SP015", f"key {missing[0]!r} is missing")
-    return TextTemplate(**value)
+    def _call(self, reply: Reply) -> dict[str, Rendered]:
+        calls = parse_calls(reply.rest)
+        if CONTENT in "".join(self.function):
+            blank = reply.rest[: len(reply.rest) - len(reply.rest.lstrip())] if reply.thought else ""
+            return {"content": Rendered.join([*reply.thought, blank, *self.tool_format.call(calls)])}
+        if len(calls) > 1 or reply.thought:
+            raise RejectError("several tool calls at once, or a thought before one, which the template cannot write")
+        name, arguments = calls[0].name, calls[0].arguments_json
+        return {"name": _data(name), "arguments": _data(arguments)}
 
 
-def _span(pattern: str, content: str, *, train: bool = False, turn: int = 0) -> Span:
-    before, _, after = pattern.partition(CONTENT)
-    return Span(before + content + after, train, turn, (len(before), len(before) + len(content)))
+def _data(text: str) -> Rendered:
+    return Rendered(text, ((0, len(text)),))
 
 
-def _trained(message: Message, default: bool) -> bool:
-    return default if message.train is None else message.train
+def _turns(messages: Sequence[Message]) -> list[tuple[Message, Message]]:
+    pairs = list(zip(messages[::2], messages[1::2], strict=False))
+    alternate = all(prompt.role in PROMPTS and reply.role in REPLIES for prompt, reply in pairs)
+    if not pairs or len(messages) % 2 or not alternate:
+        raise RejectError("user and assistant do not alternate")
+    return pairs
+
+
+def _spans(slots: Slots, *, train: bool, turn: int, **values: Rendered) -> Iterator[Span]:
+    for slot in slots:
+        rendered = fill(slot, **values)
+        if rendered.text:
+            yield rendered.span(train=train, turn=turn)
+
+
+ALLOWED = {
+    "prefix": frozenset(),
+    "separator": frozenset(),
+    "user": frozenset({"content", "idx"}),
+    "observation": frozenset({"content", "idx"}),
+    "system": frozenset({"content"}),
+    "assistant": frozenset({"content"}),
+    "function": frozenset({"content", "name", "arguments"}),
+}
+"""Which placeholders stand where, besides ``{{bos}}`` and ``{{eos}}``, which may stand anywhere."""
+
+
+def _check_slots(name: str, slots: Slots) -> None:
+    text = "".join(slots)
+    for placeholder in PLACEHOLDER.findall(text):
+        if placeholder not in ALLOWED[name] | {"bos", "eos"}:
+            raise ConfigError("SP015", f"{name!r} cannot have {{{{{placeholder}}}}}")
+    if name == "function" and CONTENT not in text:
+        if text.count("{{name}}") != 1 or text.count("{{arguments}}") != 1:
+            raise ConfigError("SP015", f"'function' must have {CONTENT}, or {{{{name}}}} and {{{{arguments}}}}, once")
+    elif ALLOWED[name] and text.count(CONTENT) != 1:
+        raise ConfigError("SP015", f"{name!r} must have {CONTENT} exactly once")
+
+
+def template_keys() -> list[str]:
+    """The keys a template file may have."""
+    chosen = ("thinking", "train_prompts")
+    return [item.name for item in dataclasses.fields(TextTemplate) if item.init and item.name not in chosen]

@@ -30,8 +30,8 @@ CONFIG_FILE = "tokenizer_config.json"
 class Tokenizer:
     """Text to ids and back. Special tokens are only added where the text names them.
 
-    ``eos_token`` is None if ``tokenizer_config.json`` states none; ``pad_token_id`` falls back to that of the end
-    token, then to 0: padding is marked by boundaries, so its id never matters to training.
+    ``bos_token`` and ``eos_token`` are None if ``tokenizer_config.json`` states none; ``pad_token_id`` falls back to
+    that of the end token, then to 0: padding is marked by boundaries, so its id never matters to training.
     """
 
     name = "tokenizers"
@@ -47,7 +47,9 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         config = _read_config(directory / CONFIG_FILE)
+        self.bos_token = _token_text(config.get("bos_token"))
         self.eos_token = _token_text(config.get("eos_token"))
+        self.chat_template: Any = config.get("chat_template")
         pad = self.token_id(_token_text(config.get("pad_token")))
         self.has_pad_token = pad is not None
         self.pad_token_id = next((token for token in (pad, self.eos_token_id, 0) if token is not None), 0)

@@ -12,7 +12,7 @@ from seqpack.options.compat import CompatOptions, IgnoredOptions
 def test_flags_that_mean_something_only_there_are_refused_elsewhere(options):
     with pytest.raises(ConfigError, match="only for --compat mindspeed") as caught:
         CompatOptions(**options)
-    assert caught.value.code == "SP017"
+    assert caught.value.code == "SP026"
     assert CompatOptions(compat="mindspeed", **options).compat == "mindspeed"
 
 

@@ -32,14 +32,22 @@ class TestAlpacaHandlerWithOtherColumns(HandlerContract):
     unusable = ({"question": "Say hello.", "answer": None},)
 
 
-class TestQwenTemplate(TemplateContract):
-    target = TEMPLATES["qwen"]
-    end_of_turn = "<|im_end|>"
+ENDS = {
+    **dict.fromkeys(("empty", "trl", "hunyuan"), ""),
+    **dict.fromkeys(("chatml", "chatml_de", "intern2", "plm", "qwen", "qwen3", "qwen_lf"), "<|im_end|>"),
+    **dict.fromkeys(("qwen_math_r1", "qwen_r1"), "<|im_end|>"),
+    "llama3": "<|eot_id|>",
+    "deepseek4": "<｜end▁of▁sentence｜>",
+}
+"""What a reply ends with under each template, where it is not the tokenizer's end token."""
 
-
-class TestAlpacaTemplate(TemplateContract):
-    target = TEMPLATES["alpaca"]
-    end_of_turn = "<eos>"
+for _name, _target in TEMPLATES.items():
+    _suite = f"Test{_name.title().replace('_', '').replace('-', '')}Template"
+    globals()[_suite] = type(
+        _suite,
+        (TemplateContract,),
+        {"target": _target, "end_of_turn": ENDS.get(_name, "<eos>"), "__module__": __name__},
+    )
 
 
 class TestBestFit(StrategyContract):

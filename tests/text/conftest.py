@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from seqpack.hooks.host import PluginHost
-from seqpack.text.template import PromptTemplate, load_template
+from seqpack.hooks.specs import PromptTemplate
+from seqpack.text.catalog import load_template
 from seqpack.text.tokenizer import Tokenizer
 
 

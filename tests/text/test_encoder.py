@@ -78,6 +78,22 @@ def test_alpaca_replies_end_with_the_end_of_text_token(tokenizer, alpaca):
     assert tokens.labels[-1] == tokenizer.eos_token_id
 
 
+def test_an_elided_end_is_the_label_of_the_next_token(tokenizer):
+    end, end_id = "<|endoftext|>", tokenizer.eos_token_id
+    first = [Span(WORD, False, 0), Span(WORD, True, 0, (0, 6)), Span(end, True, 0, elided=True)]
+    rest = [Span(WORD * 2, False, 1), Span(WORD, True, 1, (0, 6)), Span(end, True, 1, elided=True)]
+    (word,) = tokenizer.encode([WORD])[0]
+    tokens = encode_one(tokenizer, first + rest)
+    assert tokens.input_ids.tolist() == [word] * 5 + [end_id]
+    assert tokens.labels.tolist() == [IGNORE_INDEX, word, end_id, IGNORE_INDEX, word, end_id]
+    cut = truncate(tokenizer, first + rest, 5)
+    assert cut is not None and cut.labels.tolist() == [IGNORE_INDEX, word, end_id], "it stands where the sample ends"
+    untrained = [Span(WORD, False, 0), Span(WORD, False, 0), Span(end, False, 0, elided=True), *rest]
+    assert encode_one(tokenizer, untrained).labels.tolist() == [IGNORE_INDEX] * 4 + [word, end_id]
+    everything = [Span(WORD, True, 0), Span(end, True, 0, elided=True), Span(WORD, True, 1)]
+    assert encode_one(tokenizer, everything).labels.tolist() == [word, word], "a trained token keeps its own label"
+
+
 def test_no_samples(tokenizer):
     assert len(encode(tokenizer, [])) == 0
 

@@ -11,7 +11,8 @@ from seqpack.core.errors import ConfigError, PluginError, RejectError
 from seqpack.core.types import Message, Sample
 from seqpack.hooks.component import Component
 from seqpack.hooks.host import PluginHost
-from seqpack.text.template import load_template, parse_template, template_text
+from seqpack.text.catalog import load_template, template_text
+from seqpack.text.template_file import parse_template
 from seqpack.text.tokenizer import Tokenizer
 
 HELPFUL = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"

@@ -1,0 +1,263 @@
+"""A tokenizer's own chat template: Jinja, in the sandbox and with the settings Hugging Face uses.
+
+What is trained on comes from the template's ``{% generation %}`` marks. A template without them is rendered up to every
+reply, with the header that asks for it and with the reply; the difference is what is trained on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import accumulate
+from typing import Any
+
+from jinja2 import TemplateError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from seqpack.core.errors import ConfigError, RejectError
+from seqpack.core.types import Message, Sample, Span
+from seqpack.text.tokenizer import Tokenizer
+from seqpack.text.tools import parse_calls
+
+# Unicode reserves these for use inside a program: no text that is interchanged has them.
+BEGIN, END = "\ufdd0", "\ufdd1"
+OPEN, CLOSE = "\ufdd2", "\ufdd3"
+_RESERVED = frozenset((BEGIN, END, OPEN, CLOSE))
+_REPLIES = ("assistant", "function")
+
+Range = tuple[int, int]
+Render = Callable[..., str]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTemplate:
+    """Renders whole conversations with ``source``; ``thinking`` is handed to it as ``enable_thinking``.
+
+    ConfigError SP017 if it is not a Jinja template.
+    """
+
+    source: str
+    bos_token: str = ""
+    eos_token: str = ""
+    thinking: bool | None = None
+    train_prompts: bool = False
+    _render: Render = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+        )
+        environment.filters["tojson"] = _to_json
+        environment.globals["raise_exception"] = _refuse
+        try:
+            template = environment.from_string(self.source)
+        except TemplateError as error:
+            raise ConfigError("SP017", f"the chat template is not valid Jinja: {error}", help=_OTHER) from error
+        # No strftime_now: the day a file was made must not decide what is in it.
+        constants: dict[str, Any] = {"bos_token": self.bos_token, "eos_token": self.eos_token}
+        if self.thinking is not None:
+            constants["enable_thinking"] = self.thinking
+        object.__setattr__(self, "_render", partial(template.render, **constants))
+
+    @property
+    def has_marks(self) -> bool:
+        """Whether the template itself says what the assistant generates."""
+        return "endgeneration" in self.source
+
+    def spans(self, sample: Sample) -> Iterator[Span]:
+        """Text up to a reply, the reply, text up to the next; RejectError if the template cannot take the sample."""
+        messages = _as_openai(sample.messages)
+        tools = _tools(sample.tools)
+        if not any(message.role in _REPLIES for message in sample.messages):
+            raise RejectError("no reply of an assistant")
+        if any(
+            message.train is (not self.train_prompts) for message in sample.messages if message.role not in _REPLIES
+        ):
+            raise RejectError("a prompt that is to be trained on otherwise than the others, under a chat template")
+        if _RESERVED & set("".join(message.content for message in sample.messages)):
+            raise RejectError("characters that Unicode reserves for programs")
+        marked = self._text(messages, tools)
+        text, replies = _cut_marks(marked)
+        if not self.has_marks:
+            replies = self._replies_by_prefix(text, messages, tools)
+        if not replies:
+            raise ConfigError(
+                "SP018",
+                "the chat template marks nothing as generated, although the sample has replies",
+                help="put {% generation %} around all that the assistant says, or remove the marks altogether",
+            )
+        data = self._places(text, messages, tools)
+        trained = _train_flags(sample.messages, len(replies))
+        yield from _divide(text, replies, data, trained, train_prompts=self.train_prompts)
+
+    def generation_prompt(self, sample: Sample) -> str:
+        """What the model sees before it replies to these messages."""
+        messages, tools = _as_openai(sample.messages), _tools(sample.tools)
+        return _cut_marks(self._text(messages, tools, add_generation_prompt=True))[0]
+
+    def _text(self, messages: list[dict[str, Any]], tools: Any, *, add_generation_prompt: bool = False) -> str:
+        try:
+            return self._render(messages=messages, tools=tools, add_generation_prompt=add_generation_prompt)
+        except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+            raise RejectError(f"the chat template refuses it: {str(error)[:80]}") from error
+
+    def _replies_by_prefix(self, text: str, messages: list[dict[str, Any]], tools: Any) -> list[Range]:
+        """Where each reply stands in the whole text."""
+        found: list[Range] = []
+        for number, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            before = self._text(messages[:number], tools, add_generation_prompt=True)
+            after = self._text(messages[: number + 1], tools)
+            found.append(_reply_range(text, before, after, message["content"]))
+        return found
+
+    def _places(self, text: str, messages: list[dict[str, Any]], tools: Any) -> list[Range]:
+        """Where the contents of the messages stand, of those that can be found."""
+        contents = [message["content"] for message in messages]
+        stand_ins = [f"{OPEN}{number}{CLOSE}" for number in range(len(messages))]
+        blank = [{**message, "content": mark} for message, mark in zip(messages, stand_ins, strict=True)]
+        frame = _cut_marks(self._text(blank, tools))[0]
+        places: list[Range] = []
+        filled = frame
+        for mark, content in zip(stand_ins, contents, strict=True):
+            start = filled.find(mark)
+            if start >= 0:
+                filled = filled.replace(mark, content, 1)
+                places.append((start, start + len(content)))
+        # A template that looks into the contents (thoughts, blanks) gives another text for stand-ins: then search.
+        return places if filled == text else _search(text, contents)
+
+
+def chat_template_source(tokenizer: Tokenizer) -> str:
+    """``chat_template.jinja`` beside the tokenizer, else ``chat_template`` of its configuration; ConfigError SP017."""
+    path = tokenizer.directory / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    value = tokenizer.chat_template
+    if isinstance(value, list):
+        named = {item.get("name"): item.get("template") for item in value if isinstance(item, dict)}
+        value = named.get("default")
+    if not isinstance(value, str):
+        raise ConfigError("SP017", f"{tokenizer.directory} has no chat template", help=_OTHER)
+    return value
+
+
+_OTHER = "name a template with --prompt-type, or a .jinja file with --prompt-type-path"
+
+
+class _Generation(Extension):
+    """``{% generation %} ... {% endgeneration %}``: puts marks around what it encloses."""
+
+    tags = {"generation"}  # noqa: RUF012 - a set, as the base class has it
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_enclose"), [], [], body).set_lineno(line)
+
+    def _enclose(self, caller: Callable[[], str]) -> str:
+        return f"{BEGIN}{caller()}{END}"
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    """Jinja's own filter escapes for HTML; the model must see the characters."""
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _refuse(message: str) -> str:
+    raise TemplateError(message)
+
+
+def _as_openai(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    return [_openai(message) for message in messages]
+
+
+def _openai(message: Message) -> dict[str, Any]:
+    if message.role == "function":
+        calls = [{"name": call.name, "arguments": call.arguments} for call in parse_calls(message.content)]
+        listed = [{"type": "function", "function": call} for call in calls]
+        return {"role": "assistant", "content": "", "tool_calls": listed}
+    role = "tool" if message.role == "observation" else message.role
+    return {"role": role, "content": message.content}
+
+
+def _tools(tools: str) -> Any:
+    if not tools.strip():
+        return None
+    try:
+        return json.loads(tools) or None
+    except ValueError:
+        raise RejectError("'tools' is not valid JSON") from None
+
+
+def _cut_marks(marked: str) -> tuple[str, list[Range]]:
+    """The text without marks, and what was between them."""
+    pieces = marked.replace(END, BEGIN).split(BEGIN)
+    ends = list(accumulate(map(len, pieces)))
+    replies = [(ends[index - 1], ends[index]) for index in range(1, len(pieces), 2)]
+    return "".join(pieces), [reply for reply in replies if reply[0] < reply[1]]
+
+
+def _reply_range(text: str, before: str, after: str, content: str) -> Range:
+    """A reply in the whole ``text``; ``before`` asks for it, ``after`` ends with it.
+
+    Some templates render an earlier reply otherwise than the last one (Qwen3 removes its thought): then the reply is
+    found by its content, and ends as it does in ``after``.
+    """
+    if not text.startswith(before):
+        raise RejectError("the chat template renders a conversation otherwise when it goes on")
+    if text.startswith(after):
+        return len(before), len(after)
+    said = content.strip()
+    place, said_after = text.find(said, len(before)), after.rfind(said)
+    ending = after[said_after + len(said) :]
+    if not said or place < 0 or said_after < 0 or not text.startswith(ending, place + len(said)):
+        raise RejectError("the chat template changes a reply when the conversation goes on")
+    return len(before), place + len(said) + len(ending)
+
+
+def _search(text: str, contents: Sequence[str]) -> list[Range]:
+    places: list[Range] = []
+    done = 0
+    for content in contents:
+        said = content.strip()
+        start = text.find(said, done) if said else -1
+        if start >= 0:
+            done = start + len(said)
+            places.append((start, done))
+    return places
+
+
+def _train_flags(messages: Sequence[Message], num_replies: int) -> list[bool]:
+    """Whether each reply of the rendered text is trained on."""
+    flags = [message.train for message in messages if message.role in _REPLIES]
+    if len(flags) == num_replies:
+        return [flag is not False for flag in flags]
+    if any(flag is False for flag in flags):
+        raise RejectError("the chat template joins or leaves out replies, and not all of them are trained on")
+    return [True] * num_replies
+
+
+def _divide(
+    text: str, replies: Sequence[Range], data: Sequence[Range], trained: Sequence[bool], *, train_prompts: bool
+) -> Iterator[Span]:
+    done = 0
+    for turn, ((start, end), train) in enumerate(zip(replies, trained, strict=True)):
+        if done < start:
+            yield _span(text, (done, start), data, train=train_prompts, turn=turn)
+        yield _span(text, (start, end), data, train=train, turn=turn)
+        done = end
+    if done < len(text):
+        yield _span(text, (done, len(text)), data, train=train_prompts, turn=len(replies) - 1)
+
+
+def _span(text: str, part: Range, data: Sequence[Range], *, train: bool, turn: int) -> Span:
+    start, end = part
+    inside = tuple((left - start, right - start) for left, right in data if start <= left < right <= end)
+    # of several messages before a reply, the last one is what may be shortened: the question itself
+    return Span(text[start:end], train, turn, inside[-1] if inside else None, inside)

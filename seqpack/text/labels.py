@@ -1,0 +1,109 @@
+"""Which messages are trained on: ``--train-on``, and the checks that nothing is trained on by mistake or forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Literal
+
+from seqpack.core.errors import RejectError
+from seqpack.core.types import IGNORE_INDEX, Message, Sample, TokenizedSample
+from seqpack.hooks.specs import PromptTemplate
+from seqpack.text.encoder import encode
+from seqpack.text.plain import ControlText
+from seqpack.text.tokenizer import Tokenizer
+
+TrainOn = Literal["assistant", "last", "all"]
+REPLIES = ("assistant", "function")
+
+
+def choose(sample: Sample, train_on: TrainOn) -> Sample:
+    """The sample with ``train`` set on its messages; a message that has it set already keeps it."""
+    if train_on == "assistant":
+        return sample
+    replies = [index for index, message in enumerate(sample.messages) if message.role in REPLIES]
+    last = replies[-1] if replies else -1
+
+    def chosen(index: int, message: Message) -> Message:
+        if message.train is not None:
+            return message
+        if train_on == "all":
+            return replace(message, train=True)
+        return replace(message, train=False) if message.role in REPLIES and index != last else message
+
+    messages = tuple(chosen(index, message) for index, message in enumerate(sample.messages))
+    return replace(sample, messages=messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found, under a diagnostic code."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LabelCheck:
+    """Looks at some samples as the model will see them; meant for the first of a run."""
+
+    template: PromptTemplate
+    tokenizer: Tokenizer
+    control: ControlText
+    eos_token_id: int | None
+
+    def findings(self, samples: Sequence[Sample]) -> list[Finding]:
+        """The first finding of each kind."""
+        found: dict[str, Finding] = {}
+        for sample in samples:
+            for finding in (self._prefix(sample), self._terminator(sample)):
+                if finding is not None:
+                    found.setdefault(finding.code, finding)
+        return [found[code] for code in sorted(found)]
+
+    def _tokens(self, sample: Sample) -> TokenizedSample:
+        spans = self.control.guard(self.template.spans(sample))
+        return encode(self.tokenizer, [spans], self.control)[0]
+
+    def _prefix(self, sample: Sample) -> Finding | None:
+        """SP120: the beginning of a conversation reads otherwise once it goes on."""
+        replies = [index for index, message in enumerate(sample.messages) if message.role in REPLIES]
+        whole = self._tokens(sample).input_ids.tolist()
+        for number, index in enumerate(replies[:-1]):
+            try:
+                part = self._tokens(replace(sample, messages=sample.messages[: index + 1])).input_ids.tolist()
+            except RejectError:
+                continue
+            # the last token may stand there only because the text ends (efficient_eos)
+            place = _first_difference(part[:-1], whole)
+            if place is not None:
+                return Finding("SP120", self._difference(sample, number, place, part, whole))
+        return None
+
+    def _difference(self, sample: Sample, number: int, place: int, part: list[int], whole: list[int]) -> str:
+        seen = repr(self.tokenizer.decode(whole[place : place + 1]))
+        return (
+            f"{sample.key}: up to reply {number + 1} the text is another one when the conversation goes on; "
+            f"token {place} is {self.tokenizer.decode(part[place : place + 1])!r} without what follows, {seen} with it"
+        )
+
+    def _terminator(self, sample: Sample) -> Finding | None:
+        """SP121: after some reply the model does not learn to stop."""
+        tokens = self._tokens(sample)
+        ends = {*self.tokenizer.added_tokens.values(), self.eos_token_id}
+        for is_trained, run in groupby(tokens.labels.tolist(), key=lambda label: label != IGNORE_INDEX):
+            if not is_trained:
+                continue
+            labels = list(run)
+            while len(labels) > 1 and not self.tokenizer.decode(labels[-1:]).strip():
+                labels.pop()
+            if labels[-1] not in ends:
+                last = self.tokenizer.decode(labels[-1:])
+                return Finding("SP121", f"{sample.key}: a reply is trained on up to {last!r}, which is no end token")
+        return None
+
+
+def _first_difference(part: list[int], whole: list[int]) -> int | None:
+    pairs = zip(part, whole, strict=False)
+    return next((place for place, (ours, theirs) in enumerate(pairs) if ours != theirs), None)

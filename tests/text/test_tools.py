@@ -1,0 +1,170 @@
+"""Tools as each family of models knows them, to the character."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from seqpack.core.errors import ConfigError, RejectError
+from seqpack.core.types import Message, Sample
+from seqpack.hooks.host import PluginHost
+from seqpack.text.catalog import template_text
+from seqpack.text.rendered import Rendered
+from seqpack.text.template_file import parse_template
+from seqpack.text.tools import TOOL_FORMATS, describe_tools, parse_calls, tool_format
+
+TOOL = {
+    "name": "weather",
+    "description": "Weather",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
+WRAPPED = {"type": "function", "function": TOOL}
+TOOLS = json.dumps([TOOL])
+CALL = '{"name": "weather", "arguments": {"city": "Bonn", "days": 2}}'
+SIGNATURE = json.dumps(WRAPPED)
+MESSAGES = (
+    Message("user", "Rain?"),
+    Message("function", CALL),
+    Message("observation", "no"),
+    Message("assistant", "No."),
+)
+QWEN_TOOLS = (
+    "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with function "
+    f"signatures within <tools></tools> XML tags:\n<tools>\n{SIGNATURE}\n</tools>\n\nFor each function call, return a "
+    "json object with function name and arguments within <tool_call></tool_call> XML tags:\n<tool_call>\n"
+    '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
+)
+
+
+def render(name: str, tools: str = TOOLS) -> str:
+    text = template_text(PluginHost([]).template(name))
+    assert text is not None
+    template = parse_template(text).with_tokens(bos="<s>", eos="</s>")
+    return "".join(span.text for span in template.spans(Sample(MESSAGES, tools=tools)) if not span.elided)
+
+
+def call(name: str, content: str) -> str:
+    return Rendered.join(tool_format(name).call(parse_calls(content))).text
+
+
+def test_qwen3():
+    assert render("qwen3") == (
+        f"<|im_start|>system\n\n\n{QWEN_TOOLS}<|im_end|>\n<|im_start|>user\nRain?<|im_end|>\n<|im_start|>assistant\n"
+        '<think>\n\n</think>\n\n<tool_call>\n{"name": "weather", "arguments": {"city": "Bonn", "days": 2}}\n'
+        "</tool_call><|im_end|>\n<|im_start|>user\n<tool_response>\nno\n</tool_response><|im_end|>\n"
+        "<|im_start|>assistant\n<think>\n\n</think>\n\nNo.<|im_end|>\n"
+    )
+
+
+def test_ling():
+    assert render("bailing_mini") == (
+        f"<role>SYSTEM</role>{QWEN_TOOLS}\ndetailed thinking off<|role_end|>"
+        "<role>HUMAN</role>Rain?<|role_end|><role>ASSISTANT</role>"
+        '<tool_call>\n{"name": "weather", "arguments": {"city": "Bonn", "days": 2}}\n</tool_call><|role_end|>'
+        "<role>OBSERVATION</role>\n<tool_response>\nno\n</tool_response><|role_end|><role>ASSISTANT</role>"
+        "No.<|role_end|>"
+    )
+
+
+@pytest.mark.parametrize("name", ["glm4", "chatglm3"])
+def test_glm4(name):
+    text = render(name)
+    body = json.dumps(TOOL, indent=4)
+    assert f"# 可用工具\n\n## weather\n\n{body}\n在调用上述函数时，请使用 Json 格式表示调用的参数。<|user|>\n" in text
+    assert text.endswith(
+        '<|user|>\nRain?<|assistant|>weather\n{"city": "Bonn", "days": 2}<|observation|>\nno<|assistant|>\nNo.'
+    )
+
+
+def test_glm4_moe_calls_in_xml_as_its_tools_say():
+    text = render("glm4_moe")
+    assert "For each function call, output the function name and arguments within the following XML format" in text
+    assert (
+        "\n<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>Bonn</arg_value>\n<arg_key>days</arg_key>\n"
+        "<arg_value>2</arg_value>\n</tool_call><|observation|>\nno"
+    ) in text
+
+
+def test_deepseek4():
+    text = render("deepseek4")
+    assert text.startswith("<｜begin▁of▁sentence｜>\n\n## Tools\n\nYou have access to a set of tools")
+    assert f"### Available Tool Schemas\n\n{json.dumps(TOOL)}\n\nYou MUST strictly follow" in text
+    assert text.endswith(
+        "<｜User｜>Rain?<｜Assistant｜></think>\n\n<｜DSML｜tool_calls>\n"
+        '<｜DSML｜invoke name="weather">\n<｜DSML｜parameter name="city" string="true">Bonn</｜DSML｜parameter>\n'
+        '<｜DSML｜parameter name="days" string="false">2</｜DSML｜parameter>\n</｜DSML｜invoke>\n'
+        "</｜DSML｜tool_calls><｜end▁of▁sentence｜><｜User｜><tool_result>no</tool_result><｜Assistant｜></think>No."
+        "<｜end▁of▁sentence｜>"
+    )
+
+
+@pytest.mark.parametrize("name", ["qwen", "qwen3", "glm4", "deepseek4"])
+def test_the_wrapping_of_openai_changes_nothing(name):
+    assert render(name) == render(name, json.dumps([WRAPPED]))
+
+
+def test_several_calls():
+    two = f"[{CALL}, {CALL}]"
+    assert call("default", two).count("Action: weather\nAction Input: {") == 2
+    assert call("qwen", two).count("</tool_call>\n<tool_call>") == 1
+    with pytest.raises(RejectError, match="several tool calls"):
+        call("glm4", two)
+
+
+def test_arguments_may_be_json_in_a_string():
+    as_text = json.dumps({"name": "weather", "arguments": '{"city": "Bonn", "days": 2}'})
+    assert call("qwen", as_text) == call("qwen", CALL)
+    assert call("default", '{"name": "f", "arguments": "not json"}') == 'Action: f\nAction Input: "not json"'
+
+
+def test_a_thought_before_a_call_stays_there():
+    template = parse_template(template_text(PluginHost([]).template("qwen3")) or "")
+    thought = Message("function", f"<think>\nHm.\n</think>\n\n{CALL}")
+    text = "".join(span.text for span in template.spans(Sample((MESSAGES[0], thought))))
+    assert "assistant\n<think>\nHm.\n</think>\n\n<tool_call>" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("weather(Bonn)", "not valid JSON"),
+        ("[]", "not an object"),
+        ("3", "not an object"),
+        ('{"arguments": {}}', "not an object"),
+    ],
+)
+def test_what_is_no_call_is_rejected(content, reason):
+    with pytest.raises(RejectError, match=reason):
+        parse_calls(content)
+
+
+@pytest.mark.parametrize(
+    ("tools", "reason"),
+    [
+        ("{", "not valid JSON"),
+        ("{}", "not a list"),
+        ("[3]", "not a list"),
+        ('[{"description": "x"}]', "no name"),
+        ('[{"name": "x", "parameters": 3}]', "schema"),
+    ],
+)
+def test_tools_that_are_none_are_rejected(tools, reason):
+    with pytest.raises(RejectError, match=reason):
+        describe_tools(tool_format("default"), tools)
+
+
+@pytest.mark.parametrize("name", TOOL_FORMATS)
+@pytest.mark.parametrize("tools", ["", " ", "[]"])
+def test_no_tools_are_not_described(name, tools):
+    assert describe_tools(tool_format(name), tools).text == ""
+
+
+@pytest.mark.parametrize("name", TOOL_FORMATS)
+def test_a_tool_without_parameters(name):
+    assert "now" in describe_tools(tool_format(name), '[{"name": "now"}]').text
+
+
+def test_an_unknown_format():
+    with pytest.raises(ConfigError, match="no tool format 'qwn'; did you mean 'qwen'"):
+        tool_format("qwn")
