@@ -14,6 +14,8 @@ from seqpack.core.ledger import Ledger
 from seqpack.io.indexed import DTYPES
 from seqpack.io.manifest import Manifest, TokenizerRecord
 from seqpack.io.packed import COLUMNS, DataSetPaths, PieceIndex
+from seqpack.text.template import template_keys
+from seqpack.text.tools import TOOL_FORMATS
 
 ROOT = Path(__file__).parents[1]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -40,11 +42,21 @@ def test_the_shown_entry_point_is_that_of_the_example():
     assert entry_point in (ROOT / "examples" / "acme-plugin" / "pyproject.toml").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "CHANGELOG.md", "examples/acme-plugin/README.md"])
+@pytest.mark.parametrize(
+    "document", ["CONTRIBUTING.md", "CHANGELOG.md", "examples/acme-plugin/README.md", "templates/README.md"]
+)
 def test_links_and_paths_lead_somewhere(document):
     path = ROOT / document
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), f"{document}: {target}"
+
+
+def test_every_template_and_key_of_one_is_described():
+    text = (ROOT / "templates" / "README.md").read_text(encoding="utf-8")
+    templates, keys = (set(re.findall(r"`(.+?)`", part)) for part in text.split("## Keys of a file"))
+    assert [path.stem for path in (ROOT / "templates").glob("*.yaml") if path.stem not in templates] == []
+    assert [key for key in template_keys() if key not in keys] == []
+    assert [name for name in TOOL_FORMATS if name not in keys] == []
 
 
 def test_every_package_is_in_the_table_of_layers():

@@ -20,8 +20,9 @@ def load_config(ctx: typer.Context, path: Path | None) -> Path | None:
     """Callback of ``--config``: its values become the defaults of this command's flags."""
     if path is not None:
         spellings = _spellings(ctx)
+        defaults = {parameter.name: getattr(parameter, "default", None) for parameter in ctx.command.params}
         ctx.default_map = {
-            _parameter_name(key, spellings, path): _as_flag_value(value)
+            (name := _parameter_name(key, spellings, path)): _as_flag_value(value, defaults[name])
             for key, value in _read(path).items()
             if value is not None
         }
@@ -84,6 +85,8 @@ def _parameter_name(key: Any, spellings: dict[str, str], path: Path) -> str:
     return name
 
 
-def _as_flag_value(value: Any) -> Any:
-    """A mapping, as for ``map_keys``, is what the flag takes as JSON."""
+def _as_flag_value(value: Any, default: Any) -> Any:
+    """A mapping, as for ``map_keys``, is what the flag takes as JSON; ``true`` is a word where the flag takes words."""
+    if isinstance(value, bool) and isinstance(default, str):
+        return str(value).lower()
     return json.dumps(value) if isinstance(value, dict) else value

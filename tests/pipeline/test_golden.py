@@ -46,11 +46,12 @@ def test_plain_files_are_identical(runs):
     [
         (GOLDEN / "neat_pack_qwen_seq512", "alpaca_en_200", "qwen", "qwen", 512, 25),
         pytest.param(MORE / "neat_pack_qwen_seq256", "alpaca_en_60", "qwen", "qwen", 256, None, marks=needs_more),
+        pytest.param(MORE / "neat_pack_qwen_lf_seq512", "alpaca_en_60", "qwen", "qwen_lf", 512, None, marks=needs_more),
         pytest.param(
             MORE / "neat_pack_alpaca_seq512", "alpaca_en_200", "llama2", "alpaca", 512, None, marks=needs_more
         ),
     ],
-    ids=["qwen 512", "qwen 256", "alpaca 512"],
+    ids=["qwen 512", "qwen 256", "qwen_lf 512", "alpaca 512"],
 )
 def test_neat_packed_samples_are_identical_unless_cut(runs, folder, rows, tokenizer, prompt_type, seq_length, num_cut):
     inputs = folder.parent / "inputs" / f"{rows}.jsonl"
@@ -66,6 +67,24 @@ def test_neat_packed_samples_are_identical_unless_cut(runs, folder, rows, tokeni
     # What they lose and we keep: every sample ends as its reply does.
     end = Counter(ids[-1] for ids, _ in ours)
     assert len(end) == 1 and all(labels[-1] == ids[-1] for ids, labels in ours)
+
+
+@needs_more
+@pytest.mark.parametrize(
+    ("folder", "rows", "tokenizer", "options"),
+    [
+        ("plain_llama2", "alpaca_en_60", "llama2", {"prompt_type": "llama2"}),
+        ("think_qwen3_false", "alpaca_think_30", "qwen", {"prompt_type": "qwen3", "enable_thinking": "false"}),
+        ("think_qwen3_none", "alpaca_think_30", "qwen", {"prompt_type": "qwen3"}),
+    ],
+)
+def test_other_templates_give_identical_files(runs, folder, rows, tokenizer, options):
+    directory = MORE / "tokenizers" / tokenizer
+    paths = runs.preprocess(MORE / "inputs" / f"{rows}.jsonl", tokenizer=directory, **options).paths
+    for column in COLUMNS:
+        for kind in (bin_path, idx_path):
+            expected = kind(MORE / folder / f"data_packed_{column}_document")
+            assert kind(paths.column(column)).read_bytes() == expected.read_bytes(), expected.name
 
 
 def test_neat_masks_number_the_samples_of_a_row(runs):

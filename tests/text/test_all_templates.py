@@ -32,42 +32,22 @@ EXPECTED = GOLDEN / "expected.json"
 NAMES = sorted(template.name for template in PluginHost([]).templates)
 NO_END = {"empty", "trl", "hunyuan"}
 DEFAULT_TOOLS = sorted(name for name in ENTRIES if "format_tools" not in ENTRIES[name] and name != "deepseek4")
-TOKENS = [
-    "<s>",
-    "</s>",
-    "<|user|>",
-    "<|assistant|>",
-    "<|system|>",
-    "<|observation|>",
-    "[gMASK]",
-    "sop",
-    "<sop>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<|start_header_id|>",
-    "<|end_header_id|>",
-    "<start_of_turn>",
-    "<end_of_turn>",
-    "<用户>",
-    "<AI>",
-    "<reserved_106>",
-    "<reserved_107>",
-    "<｜User｜>",
-    "<｜Assistant｜>",
-    "<｜begin▁of▁sentence｜>",
-    "<｜end▁of▁sentence｜>",
-    "<role>",
-    "</role>",
-    "<|role_end|>",
-    "<|start|>",
-    "<|end|>",
-    "<|message|>",
-    "<|channel|>",
-    "<|endoftext|>",
-    "<tool_call>",
-    "</tool_call>",
-]
+TOKENS = (
+    *("<s>", "</s>", "<|endoftext|>", "<|user|>", "<|assistant|>", "<|system|>", "<|observation|>", "[gMASK]", "sop"),
+    *(
+        "<sop>",
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|eot_id|>",
+        "<|start_header_id|>",
+        "<|end_header_id|>",
+        "<用户>",
+        "<AI>",
+    ),
+    *("<start_of_turn>", "<end_of_turn>", "<reserved_106>", "<reserved_107>", "<｜User｜>", "<｜Assistant｜>"),
+    *("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<role>", "</role>", "<|role_end|>", "<|start|>", "<|end|>"),
+    *("<|message|>", "<|channel|>", "<tool_call>", "</tool_call>"),
+)
 
 TOOLS = json.dumps(
     [

@@ -65,16 +65,19 @@ def test_replies_are_trained_on_with_their_ends(source, replies):
     assert [span.turn for span in spans if span.train] == [0, 1]
 
 
-@given(st.lists(st.tuples(st.text(max_size=9), st.text(max_size=9)), min_size=1, max_size=3), st.booleans())
+TEXTS = st.text(st.characters(exclude_characters="\ufdd0\ufdd1\ufdd2\ufdd3"), max_size=9)
+
+
+def test_characters_that_stand_for_marks_are_refused():
+    with pytest.raises(RejectError, match="reserves"):
+        trained(ChatTemplate(MARKED), Message("user", "\ufdd0"), MESSAGES[2])
+
+
+@given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=3), st.booleans())
 def test_whatever_the_texts_are(turns, marked):
     messages = [message for user, reply in turns for message in (Message("user", user), Message("assistant", reply))]
     ending = "<|im_end|>" if marked else "<|im_end|>\n"
-    try:
-        found = trained(ChatTemplate(MARKED if marked else PLAIN), *messages)
-    except RejectError as error:
-        assert "reserves" in error.reason  # noqa: PT017 - most texts raise nothing
-        return
-    assert found == [reply + ending for _, reply in turns]
+    assert trained(ChatTemplate(MARKED if marked else PLAIN), *messages) == [reply + ending for _, reply in turns]
 
 
 def test_a_reply_may_be_left_out():

@@ -53,7 +53,7 @@ def test_what_was_merged_across_the_border_still_is(tokenizer, control, qwen):
     # the line break of the header and those of the text are one token
     blank = "\n\n\nHi"
     whole = tokenizer.encode([spans(qwen, blank)[1].text])[0]
-    guarded = ids_of(tokenizer, control, list(spans(qwen, blank + END))[1:2])
+    guarded = ids_of(tokenizer, control, spans(qwen, blank + END)[1:2])
     start = len(tokenizer.encode([f"<|im_start|>user\n{blank}"])[0])
     assert guarded[:start] == whole[:start]
 
