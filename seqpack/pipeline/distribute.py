@@ -41,6 +41,7 @@ def _in_workers(
     from seqpack.pipeline.workers import run_on_shards, stop_if_orphaned
 
     parent = os.getpid()
+    source.tokenizer.load()  # once, not in every worker that comes to a sample that is too long
 
     def work(number: int, shard: Shard) -> tuple[T, Ledger]:
         mine = dataclasses.replace(source, ledger=Ledger())

@@ -20,11 +20,13 @@ from seqpack.io.readers import Record, resolve_inputs
 from seqpack.io.shards import Shard, read_shard, whole_files
 from seqpack.options.data import InputOptions, LengthOptions, TextOptions
 from seqpack.text.encoder import encode, truncate
-from seqpack.text.engines import Choice, Engine, EngineName, choose_engine
+from seqpack.text.engines import PIECES_COMPARED, Choice, Engine, EngineName, choose_engine
 from seqpack.text.template import TextTemplate, load_template, template_text
 from seqpack.text.tokenizer import Tokenizer
 
-SAMPLES_PER_BATCH = 1024
+SAMPLES_PER_BATCH = 256
+"""With more, Python's collector of cycles walks over thousands of samples again and again."""
+
 CHARACTERS_PER_BATCH = 4_000_000
 
 Outcome = Literal["rejected", "dropped", "truncated"]
@@ -36,10 +38,11 @@ _Rendered = tuple[int, Record, list[Span] | str]
 class KeptBatch:
     """Samples that go into the set, with the places they come from; all arrays int64 ``[samples]``.
 
-    ``original_length`` counts the tokens before anything was cut.
+    ``original_length`` counts the tokens before anything was cut, ``num_trained`` those of ``tokens`` to train on.
     """
 
     tokens: TokenizedBatch
+    num_trained: NDArray[np.int64]
     file: NDArray[np.int64]
     line: NDArray[np.int64]
     original_length: NDArray[np.int64]
@@ -98,7 +101,7 @@ class SampleSource:
         """Decide who encodes; ``tokenize`` uses ``tokenizers`` unless this was called. DeviceError if not installed."""
 
         def pieces() -> list[str]:
-            rendered = islice(self._render(whole_files(self.files)), SAMPLES_PER_BATCH)
+            rendered = islice(self._render(whole_files(self.files)), PIECES_COMPARED)
             return [span.text for _, _, spans in rendered if not isinstance(spans, str) for span in spans]
 
         size = sum(file.stat().st_size for file in self.files)
@@ -177,7 +180,10 @@ class SampleSource:
         is_kept[[number for number, sample in changes.items() if sample is None]] = False
         files = np.fromiter((file for file, _, _ in samples), np.int64, len(samples))
         lines = np.fromiter((record.line for _, record, _ in samples), np.int64, len(samples))
-        return KeptBatch(tokens.replace(changes), files[is_kept], lines[is_kept], lengths[is_kept])
+        if changes:
+            tokens = tokens.replace(changes)
+            num_trained = tokens.num_trained
+        return KeptBatch(tokens, num_trained, files[is_kept], lines[is_kept], lengths[is_kept])
 
     def _fit_odd(
         self,
