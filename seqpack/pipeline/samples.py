@@ -101,8 +101,9 @@ class SampleSource:
         """Decide who encodes; ``tokenize`` uses ``tokenizers`` unless this was called. DeviceError if not installed."""
 
         def pieces() -> list[str]:
-            rendered = islice(self._render(whole_files(self.files)), PIECES_COMPARED)
-            return [span.text for _, _, spans in rendered if not isinstance(spans, str) for span in spans]
+            rows = self._render(whole_files(self.files))
+            texts = (span.text for _, _, spans in rows if not isinstance(spans, str) for span in spans)
+            return list(islice(texts, PIECES_COMPARED))
 
         size = sum(file.stat().st_size for file in self.files)
         choice = choose_engine(self.tokenizer, wanted, num_bytes=size, pieces=pieces)
@@ -151,8 +152,10 @@ class SampleSource:
                 f"{record.key}: handler {self.recipe['handler']!r} failed with {type(error).__name__}: {error}",
                 help="mend that row, or the handler (it should raise RejectError for rows it cannot use)",
             ) from error
-        if not all(_is_unicode(span.text) for spans in rendered for span in spans):
-            raise RejectError("text with half a surrogate pair, which is not Unicode")
+        for spans in rendered:
+            for span in spans:
+                if not (span.text.isascii() or _is_unicode(span.text)):
+                    raise RejectError("text with half a surrogate pair, which is not Unicode")
         return rendered
 
     def _fit(self, batch: Sequence[_Rendered], length: LengthOptions, lost: Callable[[Loss], None]) -> KeptBatch:
@@ -260,8 +263,6 @@ def _take(rendered: Iterator[_Rendered]) -> list[_Rendered]:
 
 def _is_unicode(text: str) -> bool:
     # JSON can spell "\ud800", half of a character; the tokenizer would stop the run with a TypeError
-    if text.isascii():
-        return True
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -126,7 +126,9 @@ class Tokenizer:
 
     def encode_flat(self, texts: Sequence[str]) -> FlatIds:
         """As ``encode``, in two arrays: the ``Engine`` that all others are compared with."""
-        ids = self.encode(texts)
+        unique = list(dict.fromkeys(texts))  # the system text of a template is the same in every row
+        known = dict(zip(unique, self.encode(unique), strict=True))
+        ids = [known[text] for text in texts]
         offsets = running_sum(np.fromiter(map(len, ids), np.int64, len(ids)))
         return np.fromiter(chain.from_iterable(ids), np.int32, int(offsets[-1])), offsets
 

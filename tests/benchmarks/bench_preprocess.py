@@ -5,7 +5,7 @@
 The bare loop reads the rows, encodes prompt and reply of each with two calls, and throws the ids away: what a
 preprocessing script cannot do without. Everything runs in fresh processes, one after the other. CPU seconds are of the
 process and its workers; "start" is a run on 200 rows, which the rate per row leaves out; memory is the largest process.
-Each figure is the best of three runs, since other programs of the machine only ever add to it. The first run of an engine
+Each figure is the best of three runs, since other programs of the machine only ever add to it. An engine's first run
 compares it with tokenizers and remembers the result; that run is not counted. The last lines repeat a tenth of the data
 ten times over.
 """
