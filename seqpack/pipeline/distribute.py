@@ -30,7 +30,9 @@ def distribute(
     number = min(wanted, estimate(source.files)) if wanted > 1 else 1
     with progress("tokenize", unit="samples") as advance:
         if number == 1:
-            yield part(source, 0, whole_files(source.files), advance)
+            with _one_thread_each() if wanted == 1 else contextlib.nullcontext():
+                result = part(source, 0, whole_files(source.files), advance)
+            yield result
         else:
             yield from _in_workers(source, part, number, advance)
 
@@ -41,6 +43,7 @@ def _in_workers(
     from seqpack.pipeline.workers import run_on_shards, stop_if_orphaned
 
     parent = os.getpid()
+    source.tokenizer.load()  # once, not in every worker that comes to a sample that is too long
 
     def work(number: int, shard: Shard) -> tuple[T, Ledger]:
         mine = dataclasses.replace(source, ledger=Ledger())
@@ -55,7 +58,7 @@ def _in_workers(
 
 @contextlib.contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Keep ``tokenizers`` from starting threads in every worker, and from warning of the fork."""
+    """Keep ``tokenizers`` from starting threads beside the workers asked for, and from warning of a fork."""
     name = "TOKENIZERS_PARALLELISM"
     before = os.environ.get(name)
     os.environ[name] = "false"

@@ -22,12 +22,14 @@ from seqpack.options.data import InputOptions, LengthOptions, TextOptions
 from seqpack.pipeline.mindspeed import Rules
 from seqpack.text.catalog import open_template
 from seqpack.text.encoder import encode, encode_spans, truncate
-from seqpack.text.engines import Choice, Engine, EngineName, choose_engine
+from seqpack.text.engines import PIECES_COMPARED, Choice, Engine, EngineName, choose_engine
 from seqpack.text.labels import Finding, LabelCheck, TrainOn, choose
 from seqpack.text.plain import ControlText
 from seqpack.text.tokenizer import Tokenizer
 
-SAMPLES_PER_BATCH = 1024
+SAMPLES_PER_BATCH = 256
+"""With more, Python's collector of cycles walks over thousands of samples again and again."""
+
 CHARACTERS_PER_BATCH = 4_000_000
 SAMPLES_CHECKED = 16
 """So many samples, the first ones, are looked at for labels that are wrong."""
@@ -41,10 +43,11 @@ _Rendered = tuple[int, Record, list[Span] | str]
 class KeptBatch:
     """Samples that go into the set, with the places they come from; all arrays int64 ``[samples]``.
 
-    ``original_length`` counts the tokens before anything was cut.
+    ``original_length`` counts the tokens before anything was cut, ``num_trained`` those of ``tokens`` to train on.
     """
 
     tokens: TokenizedBatch
+    num_trained: NDArray[np.int64]
     file: NDArray[np.int64]
     line: NDArray[np.int64]
     original_length: NDArray[np.int64]
@@ -139,8 +142,9 @@ class SampleSource:
         """Decide who encodes; ``tokenize`` uses ``tokenizers`` unless this was called. DeviceError if not installed."""
 
         def pieces() -> list[str]:
-            rendered = islice(self._render(whole_files(self.files)), SAMPLES_PER_BATCH)
-            return [span.text for _, _, spans in rendered if not isinstance(spans, str) for span in spans]
+            rows = self._render(whole_files(self.files))
+            texts = (span.text for _, _, spans in rows if not isinstance(spans, str) for span in spans)
+            return list(islice(texts, PIECES_COMPARED))
 
         size = sum(file.stat().st_size for file in self.files)
         choice = choose_engine(self.tokenizer, wanted, num_bytes=size, pieces=pieces)
@@ -229,7 +233,10 @@ class SampleSource:
         is_kept[[number for number, sample in changes.items() if sample is None]] = False
         files = np.fromiter((file for file, _, _ in samples), np.int64, len(samples))
         lines = np.fromiter((record.line for _, record, _ in samples), np.int64, len(samples))
-        return KeptBatch(tokens.replace(changes), files[is_kept], lines[is_kept], lengths[is_kept])
+        if changes:
+            tokens = tokens.replace(changes)
+            num_trained = tokens.num_trained
+        return KeptBatch(tokens, num_trained, files[is_kept], lines[is_kept], lengths[is_kept])
 
     def _fit_as_mindspeed(self, batch: Sequence[_Rendered], lost: Callable[[Loss], None]) -> KeptBatch:
         """The same samples with the cuts of MindSpeed-LLM."""
@@ -244,19 +251,20 @@ class SampleSource:
                 lost(Loss(record.key, "rejected", spans, 0))
                 continue
             sample = next(fitted)
-            tokens, original = sample.tokens, sample.original_length
+            cut, original = sample.tokens, sample.original_length
             self.is_kept.append(sample.is_kept)
             if not sample.is_kept:
                 reason = "as long as --seq-length, which MindSpeed-LLM drops"
                 self.ledger.drop(reason, original)
                 lost(Loss(record.key, "dropped", reason, original))
                 continue
-            self.ledger.keep(len(tokens), tokens.num_trained, original=original)
-            if len(tokens) < original:
-                lost(Loss(record.key, "truncated", "cut as MindSpeed-LLM cuts", original - len(tokens)))
-            kept.append((tokens, file, record.line, original))
+            self.ledger.keep(len(cut), cut.num_trained, original=original)
+            if len(cut) < original:
+                lost(Loss(record.key, "truncated", "cut as MindSpeed-LLM cuts", original - len(cut)))
+            kept.append((cut, file, record.line, original))
         files, lines, lengths = np.array([row[1:] for row in kept], np.int64).reshape(-1, 3).T
-        return KeptBatch(join_samples([row[0] for row in kept]), files, lines, lengths)
+        tokens = join_samples([row[0] for row in kept])
+        return KeptBatch(tokens, tokens.num_trained, files, lines, lengths)
 
     def _fit_odd(
         self,

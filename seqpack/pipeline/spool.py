@@ -65,7 +65,7 @@ class SampleColumns:
         tokens = batch.tokens
         return cls(
             tokens.lengths.astype(np.int32),
-            tokens.num_trained.astype(np.int32),
+            batch.num_trained.astype(np.int32),
             batch.file.astype(np.int32),
             batch.line,
         )

@@ -7,6 +7,7 @@ pass through pipes. A fork is cheap and shares the loaded tokenizer, which takes
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -31,6 +32,9 @@ _MAX_AHEAD = 4
 """Results per worker that may wait for an earlier shard; bounds memory and files if that one takes long."""
 
 
+_PR_SET_PDEATHSIG = 1
+
+
 class WorkerBug(Exception):  # noqa: N818 - not one of our errors, and must look like it
     """An exception that a worker did not expect; the text is its traceback."""
 
@@ -39,8 +43,8 @@ def run_on_shards(shards: Iterable[Shard], work: Work[T], *, workers: int) -> Ge
     """Results of ``work`` in the order of ``shards``, whoever is done first.
 
     An error is that of the first shard that fails, as if one process had done them in turn. A shard whose worker dies
-    is given to another one; DeviceError if that dies as well. No worker outlives the iterator, nor, by more than the
-    batch it is at, a killed main process.
+    is given to another one; DeviceError if that dies as well. No worker outlives the iterator, nor a main
+    process that is killed.
     """
     crew = _Crew(work, iter(shards), _MAX_AHEAD * workers)
     gc.freeze()  # a collection in a worker would write to, and so copy, the pages it shares with us
@@ -176,10 +180,18 @@ class _Crew(Generic[T]):
         self.hire()
 
 
+def _end_with_parent() -> None:
+    """Ask Linux to kill this process when its parent ends, however that comes about."""
+    with contextlib.suppress(OSError, AttributeError):  # elsewhere it ends after the batch it is at
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _serve(work: Work[Any], pipe: Connection, close: list[Connection], parent: int) -> None:
     """The life of a worker: shards in, results or errors out, until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches us too, but the main process decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _end_with_parent()
+    stop_if_orphaned(parent)
     for other in close:
         other.close()  # else nobody would notice that the main process is gone
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):

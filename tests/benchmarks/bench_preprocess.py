@@ -1,19 +1,25 @@
-"""What ``seqpack preprocess --neat-pack`` costs against a bare tokenizer loop over the same rows, and how it grows.
+"""What ``seqpack preprocess --neat-pack`` costs beside a bare tokenizer loop over the same rows, and how it grows.
 
     python tests/benchmarks/bench_preprocess.py TOKENIZER_DIR DATA.jsonl [ROWS]
 
 The bare loop reads the rows, encodes prompt and reply of each with two calls, and throws the ids away: what a
-preprocessing script cannot do without. Both run in fresh processes; figures are CPU seconds with start-up, and per row
-with start-up subtracted (a run on a few rows). The last lines repeat it with a tenth of the rows.
+preprocessing script cannot do without. Everything runs in fresh processes, one after the other. CPU seconds are of the
+process and its workers; "start" is a run on 200 rows, which the rate per row leaves out; memory is the largest process.
+Each figure is the best of three runs, since other programs of the machine only ever add to it. An engine's first run
+compares it with tokenizers and remembers the result; that run is not counted. The last lines repeat a tenth of the data
+ten times over.
 """
 
 from __future__ import annotations
 
 import itertools
-import resource
+import os
 import subprocess
 import sys
 import tempfile
+import time
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 BARE_LOOP = """
@@ -28,15 +34,32 @@ for line in open(sys.argv[2], "rb"):
     for text in (prompt, row["output"]):
         tokenizer.encode(text, add_special_tokens=False).ids
 """
-FEW_ROWS = 50
+FEW_ROWS = 200
+RUNS = 3
 
 
-def cpu_seconds(command: list[str]) -> float:
-    """User and system time of one child process and its children."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+@dataclass(frozen=True)
+class Cost:
+    """Of one process with its children: CPU seconds, seconds, MB of the largest process."""
+
+    cpu: float
+    wall: float
+    memory: float
+
+
+def cost(command: list[str]) -> Cost:
+    """The cheapest of some runs."""
+    return min((one_run(command) for _ in range(RUNS)), key=lambda run: run.cpu)
+
+
+def one_run(command: list[str]) -> Cost:
+    started = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"failed: {' '.join(command)}")
+    return Cost(usage.ru_utime + usage.ru_stime, time.perf_counter() - started, usage.ru_maxrss / 1024)
 
 
 def first_rows(data: Path, count: int, folder: Path) -> Path:
@@ -46,33 +69,63 @@ def first_rows(data: Path, count: int, folder: Path) -> Path:
     return path
 
 
-def measure(tokenizer: str, data: Path, rows: int, folder: Path) -> None:
-    prefix = str(folder / "out")
+def seqpack(tokenizer: str, folder: Path, engine: str, workers: int, data: Path) -> list[str]:
+    flags = ["--tokenizer", tokenizer, "--tokenizer-engine", engine, "--workers", str(workers)]
+    output = ["--seq-length", "2048", "--neat-pack", "-o", str(folder / "out"), "--overwrite", "-q"]
+    return [sys.executable, "-m", "seqpack", "preprocess", str(data), *flags, *output]
 
-    def ours(path: Path) -> list[str]:
-        flags = ["--tokenizer", tokenizer, "--seq-length", "2048", "--neat-pack", "-o", prefix, "--overwrite", "-q"]
-        return [sys.executable, "-m", "seqpack", "preprocess", str(path), *flags]
 
-    def bare(path: Path) -> list[str]:
-        return [sys.executable, "-c", BARE_LOOP, tokenizer, str(path)]
+def bare(tokenizer: str, data: Path) -> list[str]:
+    return [sys.executable, "-c", BARE_LOOP, tokenizer, str(data)]
 
+
+def compare(tokenizer: str, data: Path, rows: int, folder: Path) -> None:
+    """Every engine with one and two workers, beside the bare loop."""
     few, many = first_rows(data, FEW_ROWS, folder), first_rows(data, rows, folder)
-    marginal = {}
-    for name, command in (("seqpack preprocess --neat-pack", ours), ("bare tokenizers loop", bare)):
-        start, total = cpu_seconds(command(few)), cpu_seconds(command(many))
-        marginal[name] = (total - start) / (rows - FEW_ROWS)
-        per_row = f"{marginal[name] * 1e6:6.0f} us/row"
-        print(f"{rows:>8,} rows  {name:32s} {total:6.2f} CPU s, of that start {start:.2f}; {per_row}")
-    ratio = marginal["bare tokenizers loop"] / marginal["seqpack preprocess --neat-pack"]
-    print(f"{rows:>8,} rows  rate per row against the bare loop: {ratio:.2f}x")
+    start, total = cost(bare(tokenizer, few)), cost(bare(tokenizer, many))
+    bare_rate = (total.cpu - start.cpu) / (rows - FEW_ROWS)
+    print(line("bare tokenizers loop", rows, start, total))
+    for engine in ("fastokens", "gigatoken", "tokenizers"):
+        if not find_spec(engine):
+            print(f"{engine}: not installed")
+            continue
+        one_run(seqpack(tokenizer, folder, engine, 1, few))
+        alone = 0.0
+        for workers in (1, 2):
+            start, total = (cost(seqpack(tokenizer, folder, engine, workers, path)) for path in (few, many))
+            ratio = bare_rate / ((total.cpu - start.cpu) / (rows - FEW_ROWS))
+            alone = alone or total.cpu
+            against = f"{ratio:5.1f}x the bare loop; {total.cpu / alone:.2f}x the CPU of one worker"
+            print(line(f"seqpack, {engine}, workers {workers}", rows, start, total), against)
+
+
+def grow(tokenizer: str, data: Path, rows: int, folder: Path) -> None:
+    """The same rows ten times."""
+    engine = "fastokens" if find_spec("fastokens") else "tokenizers"
+    once = first_rows(data, rows, folder)
+    ten = folder / "ten.jsonl"
+    ten.write_bytes(once.read_bytes() * 10)
+    few = cost(seqpack(tokenizer, folder, engine, 1, first_rows(data, FEW_ROWS, folder)))
+    small, large = cost(seqpack(tokenizer, folder, engine, 1, once)), cost(seqpack(tokenizer, folder, engine, 1, ten))
+    more = (large.memory - small.memory) * 2**20 / (9 * rows)
+    factor = (large.cpu - few.cpu) / (small.cpu - few.cpu)
+    print(f"ten times {rows:,} rows: {factor:.1f}x the CPU without start, {more:,.0f} more bytes of memory a row")
+
+
+def line(name: str, rows: int, start: Cost, total: Cost) -> str:
+    rate = (total.cpu - start.cpu) / (rows - FEW_ROWS) * 1e6
+    return (
+        f"{rows:>7,} rows  {name:30s} {total.cpu:6.2f} CPU s (start {start.cpu:.2f}) {total.wall:6.2f} s "
+        f"{total.memory:5.0f} MB {rate:6.1f} us/row"
+    )
 
 
 def main() -> None:
     tokenizer, data = sys.argv[1], Path(sys.argv[2])
     rows = int(sys.argv[3]) if len(sys.argv) > 3 else sum(1 for _ in data.open("rb"))
     with tempfile.TemporaryDirectory() as folder:
-        for count in (rows // 10, rows):
-            measure(tokenizer, data, count, Path(folder))
+        compare(tokenizer, data, rows, Path(folder))
+        grow(tokenizer, data, rows // 10, Path(folder))
 
 
 if __name__ == "__main__":

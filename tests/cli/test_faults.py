@@ -98,6 +98,36 @@ def test_killed_while_writing(long_file, tokenizer_dir, tmp_path, environment, h
     assert not list(folder.glob(".x.partial-*")), "what the killed run left must be cleared by the next"
 
 
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_killed_with_workers(long_file, tokenizer_dir, tmp_path, environment, how):
+    folder = tmp_path / "out"
+    another = tmp_path / "another.jsonl"
+    another.write_bytes(long_file.read_bytes())
+    flags = ("--input", str(another), "--handler", "slow", "--workers", "2", "--tokenizer-engine", "tokenizers")
+    arguments = command(long_file, tokenizer_dir, folder / "x", *flags)
+    arguments[4:5] = ["--input", str(long_file)]
+    with running(arguments, environment) as process:
+        wait_for_partial(folder)
+        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.send_signal(how)
+        code = process.wait(30)
+    assert code == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[how]
+    assert len(workers) == 2
+    assert not list(folder.glob("x*"))
+    assert bool(list(folder.iterdir())) == (how is signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while any(is_running(worker) for worker in workers):
+        assert time.monotonic() < deadline, "a worker is still there"
+        time.sleep(0.02)
+
+
+def is_running(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def test_disk_full(long_file, tokenizer_dir, tmp_path, environment):
     def limit_file_size() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqpack.core.errors import ConfigError, DataError
+from seqpack.text import tokenizer as tokenizer_module
 from seqpack.text.tokenizer import Tokenizer, require_token, tokenizer_fingerprint
 
 
@@ -150,3 +151,41 @@ def test_transformers_does_not_change_the_fingerprint(copy, tokenizer, tmp_path)
 )
 def test_what_changes_ids_changes_the_fingerprint(copy, tokenizer, change):
     assert tokenizer_fingerprint(edit(copy, change)) != tokenizer.fingerprint()
+
+
+def test_a_file_that_was_loaded_before_is_loaded_again_only_to_encode(copy, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    first = Tokenizer(copy)
+    loads: list[str] = []
+    load = tokenizer_module.FastTokenizer.from_file
+
+    class Counting:
+        @staticmethod
+        def from_file(path: str):
+            loads.append(path)
+            return load(path)
+
+    monkeypatch.setattr(tokenizer_module, "FastTokenizer", Counting)
+    again = Tokenizer(copy)
+    assert (again.vocab_size, again.added_tokens) == (first.vocab_size, first.added_tokens)
+    assert (again.eos_token_id, again.pad_token_id, again.fingerprint()) == (0, 0, first.fingerprint())
+    assert again.token_id("<|im_end|>") == 2 and not loads
+    assert again.token_id(" water") == first.token_id(" water") and again.encode(["x"]) == first.encode(["x"])
+    assert len(loads) == 1
+
+
+@pytest.mark.parametrize("facts", ["", "[]", "[3]", '["x", {}]', '[3000, {"a": null}]', "{"])
+def test_what_is_remembered_is_checked(copy, monkeypatch, tmp_path, tokenizer, facts):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    Tokenizer(copy)
+    (file,) = (tmp_path / "cache" / "seqpack").glob("tokenizers.json")
+    file.write_text(json.dumps(dict.fromkeys(json.loads(file.read_text()), facts)))
+    assert Tokenizer(copy).added_tokens == tokenizer.added_tokens
+
+
+def test_a_damaged_file_is_an_error_at_once(copy, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    Tokenizer(copy)
+    edit(copy, lambda value: value.pop("model"))
+    with pytest.raises(DataError, match="cannot be loaded"):
+        Tokenizer(copy)
