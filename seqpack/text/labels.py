@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal
 
-from seqpack.core.errors import RejectError
 from seqpack.core.types import IGNORE_INDEX, Message, Sample, TokenizedSample
 from seqpack.hooks.specs import PromptTemplate
 from seqpack.text.encoder import encode
@@ -73,7 +72,7 @@ class LabelCheck:
         for number, index in enumerate(replies[:-1]):
             try:
                 part = self._tokens(replace(sample, messages=sample.messages[: index + 1])).input_ids.tolist()
-            except RejectError:
+            except Exception:  # a plugin's template may raise anything for half a conversation, and need not take one
                 continue
             # the last token may stand there only because the text ends (efficient_eos)
             place = _first_difference(part[:-1], whole)
