@@ -113,7 +113,7 @@ class ControlText:
 
 
 def _is_control(token: str) -> bool:
-    """Some vocabularies hold runs of blanks as added tokens (Gemma): those say nothing, and ordinary text needs them."""
+    """Some vocabularies hold runs of blanks as added tokens (Gemma): they say nothing, and ordinary text needs them."""
     return bool(token.strip(" \t\r\n▁"))
 
 

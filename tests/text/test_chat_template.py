@@ -122,6 +122,17 @@ def test_the_check_names_the_first_token_that_differs(tokenizer):
     assert source != PLAIN
 
 
+def test_the_check_compares_with_the_prompt_for_a_reply(tokenizer):
+    template = ChatTemplate(
+        MARKED.replace("'<|im_start|>assistant\\n' }}{%- endif", "'<|im_start|>bot\\n' }}{%- endif")
+    )
+    check = LabelCheck(template, tokenizer, ControlText(tokenizer), tokenizer.eos_token_id)
+    (finding,) = check.findings([Sample(MESSAGES, key="f:1")])
+    assert finding.code == "SP120" and "reply 1 is not trained on after what asks for it" in finding.text
+    good = LabelCheck(ChatTemplate(MARKED), tokenizer, ControlText(tokenizer), tokenizer.eos_token_id)
+    assert good.findings([Sample(MESSAGES)]) == []
+
+
 def test_marks_around_nothing_are_an_error():
     with pytest.raises(ConfigError) as error:
         trained(ChatTemplate(PLAIN + "{% if false %}{% generation %}x{% endgeneration %}{% endif %}"), *MESSAGES)
