@@ -206,7 +206,8 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     ),
     "SP120": Diagnostic(
         "a conversation reads otherwise when it goes on",
-        "The tokens up to some reply are not the same once more turns follow, as with templates that remove the "
+        "The tokens up to some reply are not the same once more turns follow, or not those that ask the model for it, "
+        "as with templates that remove the "
         "thoughts of earlier replies. Training on all replies of a conversation then shows the model another context "
         "than it will see.",
         "Train on the last reply only (--train-on last), or choose a template that leaves earlier turns as they are.",

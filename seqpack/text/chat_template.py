@@ -7,11 +7,12 @@ reply, with the header that asks for it and with the reply; the difference is wh
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import TemplateError, nodes
 from jinja2.ext import Extension, loopcontrols
@@ -29,8 +30,19 @@ OPEN, CLOSE = "\ufdd2", "\ufdd3"
 _RESERVED = frozenset((BEGIN, END, OPEN, CLOSE))
 _REPLIES = ("assistant", "function")
 
+_STAND_IN = re.compile(f"{OPEN}(\\d+){CLOSE}")
+_SUSPICIOUS = frozenset("<[｜")
+
 Range = tuple[int, int]
 Render = Callable[..., str]
+
+
+class Place(NamedTuple):
+    """Characters of the data in a rendered text: a message, or something in a tool or a call."""
+
+    start: int
+    end: int
+    is_message: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,21 +128,20 @@ class ChatTemplate:
             found.append(_reply_range(text, before, after, message["content"]))
         return found
 
-    def _places(self, text: str, messages: list[dict[str, Any]], tools: Any) -> list[Range]:
-        """Where the contents of the messages stand, of those that can be found."""
-        contents = [message["content"] for message in messages]
-        stand_ins = [f"{OPEN}{number}{CLOSE}" for number in range(len(messages))]
-        blank = [{**message, "content": mark} for message, mark in zip(messages, stand_ins, strict=True)]
-        frame = _cut_marks(self._text(blank, tools))[0]
-        places: list[Range] = []
-        filled = frame
-        for mark, content in zip(stand_ins, contents, strict=True):
-            start = filled.find(mark)
-            if start >= 0:
-                filled = filled.replace(mark, content, 1)
-                places.append((start, start + len(content)))
-        # A template that looks into the contents (thoughts, blanks) gives another text for stand-ins: then search.
-        return places if filled == text else _search(text, contents)
+    def _places(self, text: str, messages: list[dict[str, Any]], tools: Any) -> list[Place]:
+        """Where the contents of the messages stand, and texts of tools and calls that may look like control tokens.
+
+        Found by rendering stand-ins for them. A template that looks into the contents (thoughts, blanks) gives another
+        text for stand-ins: then the contents that can be found are.
+        """
+        values = [message["content"] for message in messages]
+        blank = [
+            {name: f"{OPEN}{number}{CLOSE}" if name == "content" else _stand_ins(part, values) for name, part in item}
+            for number, item in enumerate(message.items() for message in messages)
+        ]
+        frame = _cut_marks(self._text(blank, _stand_ins(tools, values)))[0]
+        places = _fill_in(frame, values, text, num_messages=len(messages))
+        return _search(text, values[: len(messages)]) if places is None else places
 
 
 def chat_template_source(tokenizer: Tokenizer) -> str:
@@ -221,15 +232,44 @@ def _reply_range(text: str, before: str, after: str, content: str) -> Range:
     return len(before), place + len(said) + len(ending)
 
 
-def _search(text: str, contents: Sequence[str]) -> list[Range]:
-    places: list[Range] = []
+def _stand_ins(value: Any, values: list[str]) -> Any:
+    """``value`` with a stand-in for each text that might hold a control token; the texts are added to ``values``.
+
+    Only those: a template may compare the others (``type``, for one) with what it expects.
+    """
+    if isinstance(value, str) and not _SUSPICIOUS.isdisjoint(value):
+        values.append(value)
+        return f"{OPEN}{len(values) - 1}{CLOSE}"
+    if isinstance(value, dict):
+        return {name: _stand_ins(part, values) for name, part in value.items()}
+    return [_stand_ins(part, values) for part in value] if isinstance(value, list) else value
+
+
+def _fill_in(frame: str, values: Sequence[str], text: str, *, num_messages: int) -> list[Place] | None:
+    """Where the values stand in ``text``, if filling them into the frame gives that text; else None."""
+    places: list[Place] = []
+    filled, done = "", 0
+    for mark in _STAND_IN.finditer(frame):
+        filled += frame[done : mark.start()]
+        number, done = int(mark.group(1)), mark.end()
+        forms = (values[number], _to_json(values[number])[1:-1])
+        form = next((form for form in forms if text.startswith(form, len(filled))), None)
+        if form is None:
+            return None
+        places.append(Place(len(filled), len(filled) + len(form), number < num_messages))
+        filled += form
+    return places if filled + frame[done:] == text else None
+
+
+def _search(text: str, contents: Sequence[str]) -> list[Place]:
+    places: list[Place] = []
     done = 0
     for content in contents:
         said = content.strip()
         start = text.find(said, done) if said else -1
         if start >= 0:
             done = start + len(said)
-            places.append((start, done))
+            places.append(Place(start, done, True))
     return places
 
 
@@ -244,7 +284,7 @@ def _train_flags(messages: Sequence[Message], num_replies: int) -> list[bool]:
 
 
 def _divide(
-    text: str, replies: Sequence[Range], data: Sequence[Range], trained: Sequence[bool], *, train_prompts: bool
+    text: str, replies: Sequence[Range], data: Sequence[Place], trained: Sequence[bool], *, train_prompts: bool
 ) -> Iterator[Span]:
     done = 0
     for turn, ((start, end), train) in enumerate(zip(replies, trained, strict=True)):
@@ -256,8 +296,10 @@ def _divide(
         yield _span(text, (done, len(text)), data, train=train_prompts, turn=len(replies) - 1)
 
 
-def _span(text: str, part: Range, data: Sequence[Range], *, train: bool, turn: int) -> Span:
+def _span(text: str, part: Range, data: Sequence[Place], *, train: bool, turn: int) -> Span:
     start, end = part
-    inside = tuple((left - start, right - start) for left, right in data if start <= left < right <= end)
+    inside = [place for place in data if start <= place.start < place.end <= end]
     # of several messages before a reply, the last one is what may be shortened: the question itself
-    return Span(text[start:end], train, turn, inside[-1] if inside else None, inside)
+    messages = [(place.start - start, place.end - start) for place in inside if place.is_message]
+    ranges = tuple((place.start - start, place.end - start) for place in inside)
+    return Span(text[start:end], train, turn, messages[-1] if messages else None, ranges)

@@ -57,7 +57,7 @@ class LabelCheck:
         """The first finding of each kind."""
         found: dict[str, Finding] = {}
         for sample in samples:
-            for finding in (self._prefix(sample), self._terminator(sample)):
+            for finding in (self._prefix(sample), self._generation(sample), self._terminator(sample)):
                 if finding is not None:
                     found.setdefault(finding.code, finding)
         return [found[code] for code in sorted(found)]
@@ -73,7 +73,7 @@ class LabelCheck:
         for number, index in enumerate(replies[:-1]):
             try:
                 part = self._tokens(replace(sample, messages=sample.messages[: index + 1])).input_ids.tolist()
-            except RejectError:
+            except Exception:  # a plugin's template may raise anything for half a conversation, and need not take one
                 continue
             # the last token may stand there only because the text ends (efficient_eos)
             place = _first_difference(part[:-1], whole)
@@ -87,6 +87,28 @@ class LabelCheck:
             f"{sample.key}: up to reply {number + 1} the text is another one when the conversation goes on; "
             f"token {place} is {self.tokenizer.decode(part[place : place + 1])!r} without what follows, {seen} with it"
         )
+
+    def _generation(self, sample: Sample) -> Finding | None:
+        """SP120: what stands before a reply is not what the model will see when it is asked for one."""
+        prompt_for = getattr(self.template, "generation_prompt", None)
+        if prompt_for is None:  # in a template of fixed text both are the same by construction
+            return None
+        text = "".join(span.text for span in self.template.spans(sample))
+        for number, index in enumerate(i for i, message in enumerate(sample.messages) if message.role in REPLIES):
+            try:
+                prompt = prompt_for(replace(sample, messages=sample.messages[:index]))
+            except RejectError:  # a template need not take a conversation that breaks off here
+                continue
+            if not text.startswith(prompt):
+                asked, seen = self.tokenizer.encode([prompt, text])
+                place = _first_difference(asked, seen) or 0
+                ours, theirs = (repr(self.tokenizer.decode(ids[place : place + 1])) for ids in (asked, seen))
+                return Finding(
+                    "SP120",
+                    f"{sample.key}: reply {number + 1} is not trained on after what asks for it: token {place} is "
+                    f"{ours} when the model is asked, {theirs} in training",
+                )
+        return None
 
     def _terminator(self, sample: Sample) -> Finding | None:
         """SP121: after some reply the model does not learn to stop."""

@@ -29,9 +29,10 @@ class ControlText:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._directory = tokenizer.directory
-        self._ids = frozenset(tokenizer.added_tokens.values())
+        control = {token: token_id for token, token_id in tokenizer.added_tokens.items() if _is_control(token)}
+        self._ids = frozenset(control.values())
         # longest first: of two tokens that begin alike, the regular expression takes the one named first
-        tokens = sorted((token for token in tokenizer.added_tokens if token.strip()), key=len, reverse=True)
+        tokens = sorted(control, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, tokens))) if tokens else None
         self._beginnings = tuple({token[0] for token in tokens})
         self._plain: FastTokenizer | None = None
@@ -104,10 +105,16 @@ class ControlText:
     def _tokenizer(self) -> FastTokenizer:
         if self._plain is None:
             value = json.loads((self._directory / TOKENIZER_FILE).read_bytes())
+            kept = [token for token in value.get("added_tokens") or () if not _is_control(token["content"])]
             # without the post-processor, which would name tokens that are gone
-            value |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
+            value |= {"added_tokens": kept, "post_processor": None, "truncation": None, "padding": None}
             self._plain = FastTokenizer.from_str(json.dumps(value))
         return self._plain
+
+
+def _is_control(token: str) -> bool:
+    """Some vocabularies hold runs of blanks as added tokens (Gemma): they say nothing, and ordinary text needs them."""
+    return bool(token.strip(" \t\r\n▁"))
 
 
 def _gaps(ranges: Sequence[tuple[int, int]], length: int) -> list[tuple[int, int]]:

@@ -13,8 +13,10 @@ ThoughtStyle = Literal["empty", "prompted"]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A reply's text without ``thought`` and ``rest``; ``prompt`` ends the prompt, ``prefix`` begins what is trained
-    on."""
+    """A reply in parts: ``thought`` with its marks, and the ``rest``.
+
+    ``prompt`` is added to the end of the prompt, ``prefix`` to the beginning of what is trained on.
+    """
 
     prompt: str
     prefix: str

@@ -86,8 +86,7 @@ def _arguments(value: Any) -> Any:
 
 
 def _function(tool: Tool) -> Tool:
-    """``{"type": "function", "function": {...}}`` is OpenAI's wrapping of the same thing. RejectError without a
-    name."""
+    """The tool itself, which OpenAI wraps as ``{"type": "function", "function": ...}``. RejectError without a name."""
     inner = tool.get("function", tool)
     if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
         raise RejectError("a tool has no name")

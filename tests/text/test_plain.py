@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as FastTokenizer
 
 from seqpack.core.types import Message, Sample, Span
 from seqpack.text.encoder import encode, truncate
@@ -87,6 +88,18 @@ def test_a_model_that_knows_the_token_itself(tokenizer_dir: Path, tmp_path: Path
     ids, offsets = ControlText(tokenizer).encode_with_offsets(END)
     assert 2 not in ids and tokenizer.decode(ids) == END
     assert [END[left:right] for left, right in offsets] != [END] and offsets[-1][1] == len(END)
+
+
+def test_blanks_that_are_added_tokens_are_ordinary_text(tokenizer_dir: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(tokenizer_dir, tmp_path / "copy"))
+    fast = FastTokenizer.from_file(str(folder / "tokenizer.json"))
+    fast.add_tokens(["\n\n\n"])
+    fast.save(str(folder / "tokenizer.json"))
+    tokenizer = Tokenizer(folder)
+    control = ControlText(tokenizer)
+    blank = tokenizer.token_id("\n\n\n")
+    harmless = [Span("a\n\n\nb", True, 0, (0, 5))]
+    assert control.guard(harmless) == harmless and blank in control.encode(f"a\n\n\nb{END}")
 
 
 @given(st.lists(st.sampled_from([END, "<|im_start|>", "<|", "|>", " a", "\n", "é", "<"]), max_size=8).map("".join))
