@@ -17,10 +17,11 @@ def preprocess(
     resolved: Resolved,
 ) -> None:
     """Turn raw files into tokens and labels: Megatron .bin/.idx files, packed (--pack, --neat-pack) or plain.
+    Pretraining text becomes a file pair for each column of --json-keys, a document in each row.
 
     Examples:
         seqpack preprocess data.jsonl --tokenizer DIR --seq-length 2048 --neat-pack -o packs/mine
-        seqpack preprocess data/ --handler alpaca --prompt-type alpaca --tokenizer DIR -o plain/mine
+        seqpack preprocess docs.jsonl --handler text --append-eod --tokenizer DIR -o text/mine
         seqpack preprocess --config run.yaml --seq-length 4096 --overwrite
     """
     from seqpack.pipeline.preprocess import preprocess as run
@@ -28,5 +29,7 @@ def preprocess(
     from seqpack.report.written import report_data_set
 
     console = Console(output)
-    result = run(input, text, length, pack, write, resolved=resolved.to_yaml(), progress=console.progress)
+    result = run(
+        input, text, length, pack, write, resolved=resolved.to_yaml(), progress=console.progress, say=console.note
+    )
     report_data_set(console, result)

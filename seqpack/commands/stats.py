@@ -32,7 +32,7 @@ def stats(
     from seqpack.report.numbers import count
 
     console = Console(output)
-    result = measure(input, text, length, seed=forecast.seed, progress=console.progress)
+    result = measure(input, text, length, seed=forecast.seed, progress=console.progress, say=console.note)
     console.print(*stats_screen(result), ledger_table(result.ledger))
     for key, tokens in result.longest:
         lost = "tokens would be cut" if length.on_overlong == "truncate" else "tokens would be dropped"

@@ -83,6 +83,18 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "model would learn to end its replies with text instead of its end token.",
         "Choose the --prompt-type that belongs to this model.",
     ),
+    "SP020": Diagnostic(
+        "a flag that the handler does not use",
+        "--map-keys, --json-keys or --dataset-dir was given, or holds something, that means nothing to this --handler.",
+        "Leave the flag out, or choose the handler it is meant for: --json-keys goes with pretraining text, "
+        "--dataset-dir with LlamaFactoryInstructionHandler.",
+    ),
+    "SP022": Diagnostic(
+        "a data set of dataset_info.json cannot be used",
+        "The name is not in the file, or its entry asks for something that is not supported: a data set on a hub, "
+        "ranking data, keys that are not known.",
+        "The message names entry and key. An entry has file_name, formatting, columns and tags.",
+    ),
     # 1xx: data
     "SP101": Diagnostic(
         "input not found",
@@ -146,6 +158,22 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "no such pack",
         "--pack is counted from 0 and must be below the number of packs.",
         "Choose a smaller number.",
+    ),
+    "SP113": Diagnostic(
+        "--handler auto cannot decide",
+        "The columns of the first rows fit no handler or several, or the files are of several kinds. Read by the wrong "
+        "handler, data look fine and are not.",
+        "Choose the --handler; name columns with --map-keys or --json-keys; make a set of each kind on its own.",
+    ),
+    "SP114": Diagnostic(
+        "pretraining text where samples are needed",
+        "The set, or what the handler makes, is text for pretraining: documents without labels and without packs.",
+        "Train on it with Megatron's pretraining; for instruction tuning choose the --handler of a conversation.",
+    ),
+    "SP115": Diagnostic(
+        "pretraining text cannot be packed yet",
+        "--pack and --neat-pack place samples side by side; documents are one stream that Megatron's pretraining cuts.",
+        "Leave out --pack and --neat-pack.",
     ),
     # 2xx: training
     "SP201": Diagnostic(

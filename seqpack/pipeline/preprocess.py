@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seqpack import __version__
-from seqpack.core.errors import ConfigError
-from seqpack.core.ledger import Ledger
-from seqpack.core.progress import Progress, no_progress
+from seqpack.core.progress import Progress, Say, no_progress, say_nothing
+from seqpack.hooks.component import Component
 from seqpack.hooks.host import plugin_host
+from seqpack.hooks.specs import PackingStrategy
 from seqpack.io.indexed import IndexedDataset, IndexedWriter
-from seqpack.io.manifest import FileRecord, Manifest, TokenizerRecord
+from seqpack.io.manifest import FileRecord, Manifest
 from seqpack.io.packed import DataSetPaths, PieceIndex, file_records
-from seqpack.io.publish import partial_folder, publish
+from seqpack.io.publish import partial_folder
 from seqpack.options.data import InputOptions, LengthOptions, PackOptions, TextOptions, WriteOptions
 from seqpack.packing.planning import make_plan
+from seqpack.pipeline.inputs import ResolvedInput, resolve_input
 from seqpack.pipeline.materialize import TokenSource, write_packs
-from seqpack.pipeline.samples import KeptSample, Loss, SampleSource, check_length
-
-
-@dataclass(frozen=True, slots=True)
-class DataSetResult:
-    """A data set that was just published."""
-
-    paths: DataSetPaths
-    manifest: Manifest
-
-    @property
-    def ledger(self) -> Ledger:
-        return self.manifest.ledger
+from seqpack.pipeline.output import DataSetResult, check_output, line_writer, publish_set, tokenizer_record
+from seqpack.pipeline.pretrain import write_documents
+from seqpack.pipeline.samples import KeptSample, SampleSource, check_length
 
 
 def preprocess(
@@ -46,21 +34,45 @@ def preprocess(
     *,
     resolved: str = "",
     progress: Progress = no_progress,
+    say: Say = say_nothing,
 ) -> DataSetResult:
     """Tokenize the data and write the set ``--output-prefix`` (its files are listed in ``io/FORMAT.md``).
 
-    ``resolved`` is the text of ``resolved.yaml``. Everything is written aside and published at the end by renames, the
-    manifest last. Raises ConfigError, DataError, DataLossError and DeviceError (disk full) with nothing published.
+    Conversations become samples with labels, text becomes documents for pretraining: the handler decides. ``resolved``
+    is the text of ``resolved.yaml``; ``say`` hears what was decided on the way. Everything is written aside and
+    published at the end by renames, the manifest last. Raises ConfigError, DataError, DataLossError and DeviceError
+    (disk full) with nothing published.
     """
     check_length(length, packs=pack.packs)
-    paths = check_output(write)
     strategy = plugin_host().strategy(pack.strategy)
+    found = resolve_input(input, say=say)
+    if found.text_keys:
+        return write_documents(found, text, length, pack, write, resolved=resolved, progress=progress, say=say)
+    return _write_samples(found, text, length, pack, write, strategy, resolved=resolved, progress=progress, say=say)
+
+
+def _write_samples(
+    input: ResolvedInput,
+    text: TextOptions,
+    length: LengthOptions,
+    pack: PackOptions,
+    write: WriteOptions,
+    strategy: Component[PackingStrategy],
+    *,
+    resolved: str,
+    progress: Progress,
+    say: Say,
+) -> DataSetResult:
+    paths = DataSetPaths(write.output_prefix)
+    check_output(paths, write)
     source = SampleSource.open(input, text)
     with partial_folder(paths.prefix) as folder:
         aside = DataSetPaths(folder / paths.prefix.name)
         spool = DataSetPaths(folder / "samples") if pack.packs else aside
         pieces = _spool(source, length, spool, aside.rejects, progress)
         source.check_loss(length)
+        if length.append_eod:
+            say(_eod_note(source))
         num_rows = len(pieces)
         if pack.packs:
             assert length.seq_length is not None
@@ -87,8 +99,13 @@ def preprocess(
             num_rows=num_rows,
             num_samples=source.ledger.kept.samples,
             ledger=source.ledger,
-            tokenizer=_tokenizer_record(source),
-            recipe=source.recipe | {"seq_length": length.seq_length, "on_overlong": length.on_overlong},
+            tokenizer=tokenizer_record(source.tokenizer, source.eos_token_id),
+            recipe=source.recipe
+            | {
+                "seq_length": length.seq_length,
+                "on_overlong": length.on_overlong,
+                "append_eod": length.append_eod,
+            },
             inputs={str(file): FileRecord.of(file) for file in source.files},
             files=file_records(aside),
             seqpack_version=__version__,
@@ -97,21 +114,11 @@ def preprocess(
     return DataSetResult(paths, manifest)
 
 
-def check_output(write: WriteOptions) -> DataSetPaths:
-    """Where the set goes; ConfigError if one is there and ``--overwrite`` is not given."""
-    paths = DataSetPaths(write.output_prefix)
-    existing = next((path for path in (paths.manifest, *paths.files) if path.exists()), None)
-    if existing and not write.overwrite:
-        raise ConfigError(
-            "SP004", f"{existing} exists", help="choose another --output-prefix, or replace it with --overwrite"
-        )
-    return paths
-
-
-def publish_set(aside: DataSetPaths, paths: DataSetPaths, manifest: Manifest) -> None:
-    """Move a finished set to its place; its manifest comes last and vouches for the rest."""
-    manifest.write(aside.manifest)
-    publish(aside.prefix.parent, paths.prefix.parent, [path.name for path in (*aside.files, aside.manifest)])
+def _eod_note(source: SampleSource) -> str:
+    count, ended = source.ledger.kept.samples + source.ledger.all_dropped.samples, source.num_ended
+    if not ended:
+        return f"--append-eod: the end token was appended to {count:,} samples, and is trained on"
+    return f"--append-eod: {ended:,} of {count:,} samples end with the end token already; it was not doubled"
 
 
 def spooled(paths: DataSetPaths, pieces: PieceIndex) -> TokenSource:
@@ -132,7 +139,7 @@ def _spool(
         rejects.open("w", encoding="utf-8") as lost,
         progress("tokenize", unit="samples") as advance,
     ):
-        for batch in source.tokenize(length, lost=_line_writer(lost.write)):
+        for batch in source.tokenize(length, lost=line_writer(lost.write)):
             if batch:
                 lengths = columns.add(batch)
                 input_ids.append(np.concatenate([sample.tokens.input_ids for sample in batch]), lengths)
@@ -160,22 +167,3 @@ class _SampleColumns:
         length, num_targets, file = columns[:, :3].astype(np.int32).T
         sample = np.arange(len(columns), dtype=np.int64)
         return PieceIndex(sample, sample, length, num_targets, file, columns[:, 3], self._sources)
-
-
-def _line_writer(write: Callable[[str], object]) -> Callable[[Loss], None]:
-    def write_line(loss: Loss) -> None:
-        value = {"key": loss.key, "outcome": loss.outcome, "reason": loss.reason, "tokens": loss.tokens}
-        write(json.dumps(value, ensure_ascii=False) + "\n")
-
-    return write_line
-
-
-def _tokenizer_record(source: SampleSource) -> TokenizerRecord:
-    tokenizer = source.tokenizer
-    return TokenizerRecord(
-        str(tokenizer.directory),
-        tokenizer.fingerprint(),
-        tokenizer.vocab_size,
-        source.eos_token_id,
-        tokenizer.pad_token_id,
-    )

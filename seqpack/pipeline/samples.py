@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from seqpack.core.errors import ConfigError, DataError, DataLossError, RejectError, SeqpackError
+from seqpack.core.errors import ConfigError, DataError, DataLossError, RejectError
 from seqpack.core.ledger import Ledger
 from seqpack.core.types import Sample, Span, TokenizedSample
 from seqpack.hooks.host import plugin_host
-from seqpack.hooks.specs import DatasetHandler, PromptTemplate
-from seqpack.io.readers import Record, read_records, resolve_inputs
-from seqpack.options.data import InputOptions, LengthOptions, TextOptions
-from seqpack.text.encoder import encode, truncate
+from seqpack.hooks.specs import PromptTemplate
+from seqpack.io.readers import Record
+from seqpack.options.data import LengthOptions, TextOptions
+from seqpack.pipeline.inputs import ResolvedInput
+from seqpack.text.encoder import encode, truncate, with_end
 from seqpack.text.template import TextTemplate, load_template, template_text
 from seqpack.text.tokenizer import Tokenizer
 
@@ -46,88 +48,62 @@ class Loss:
 
 @dataclass(slots=True)
 class SampleSource:
-    """Everything that is needed to tokenize the data, resolved and checked before the first row is read."""
+    """Everything that is needed to tokenize conversations, resolved and checked before the first row is rendered.
 
-    files: list[Path]
-    handler: DatasetHandler
+    ``num_ended`` counts samples that ended with the end token already when ``--append-eod`` came to them.
+    """
+
+    input: ResolvedInput
     template: PromptTemplate
     tokenizer: Tokenizer
     eos_token_id: int | None
     recipe: dict[str, Any]
     ledger: Ledger = field(default_factory=Ledger)
+    num_ended: int = 0
+
+    @property
+    def files(self) -> list[Path]:
+        return self.input.files
 
     @classmethod
-    def open(cls, input: InputOptions, text: TextOptions) -> SampleSource:
-        """Resolve names to components and paths to files; all errors of configuration come from here."""
-        host = plugin_host()
-        handler, template = host.handler(input.handler), host.template(text.prompt_type)
-        files = resolve_inputs(input.input)
+    def open(cls, input: ResolvedInput, text: TextOptions) -> SampleSource:
+        """Load template and tokenizer; all errors of their configuration come from here."""
+        template = plugin_host().template(text.prompt_type)
         tokenizer = Tokenizer(text.tokenizer)
         prompt = load_template(template, tokenizer)
         eos_token_id = tokenizer.eos_token_id
         if isinstance(prompt, TextTemplate):
             eos_token_id = prompt.check_tokens(tokenizer, name=template.name)
-        recipe = {
-            "handler": handler.name,
-            "map_keys": input.columns(),
-            "prompt_type": template.name,
-            "template": template_text(template),
-        }
-        return cls(
-            files,
-            handler.create(input.columns()),
-            prompt,
-            tokenizer,
-            eos_token_id,
-            recipe,
-        )
+        recipe = input.recipe | {"prompt_type": template.name, "template": template_text(template)}
+        return cls(input, prompt, tokenizer, eos_token_id, recipe)
 
     def tokenize(self, length: LengthOptions, *, lost: Callable[[Loss], None]) -> Iterator[list[KeptSample]]:
         """Batches of samples in the order of the data; ``lost`` hears of every row that is not kept whole.
 
         Raises DataError for a file that cannot be read, a file without the columns the handler needs, and, under
-        ``--on-overlong error``, a sample that is too long.
+        ``--on-overlong error``, a sample that is too long; ConfigError for ``--append-eod`` without an end token.
         """
+        if length.append_eod:
+            require_end_token(self.tokenizer, self.eos_token_id)
         rendered = self._render(lost)
         while batch := list(islice(rendered, SAMPLES_PER_BATCH)):
             tokenized = encode(self.tokenizer, [spans for _, _, spans in batch])
             kept: list[KeptSample] = []
-            for (file, record, spans), tokens in zip(batch, tokenized, strict=True):
+            for (file, record, spans), whole in zip(batch, tokenized, strict=True):
+                tokens = self._ended(whole) if length.append_eod and whole.num_trained else whole
                 fitted = self._fit(record.key, spans, tokens, length, lost)
                 if fitted is not None:
                     kept.append(KeptSample(fitted, file, record.line, len(tokens)))
             yield kept
 
     def _render(self, lost: Callable[[Loss], None]) -> Iterator[tuple[int, Record, list[Span]]]:
-        for number, file in enumerate(self.files):
-            is_first = True
-            for record in read_records(file):
-                try:
-                    yield from ((number, record, spans) for spans in self._handle(record))
-                except RejectError as reject:
-                    if reject.missing_column and is_first:
-                        raise _wrong_columns(record, reject) from reject
-                    self.ledger.reject(reject.reason)
-                    lost(Loss(record.key, "rejected", reject.reason, 0))
-                is_first = False
+        return self.input.rows(self._spans, reject=partial(reject_row, self.ledger, lost))
 
-    def _handle(self, record: Record) -> list[list[Span]]:
-        """The spans of all samples of a record; RejectError if the handler or the template cannot use it."""
-        if not isinstance(record.value, dict):
-            raise RejectError(f"a JSON {type(record.value).__name__}, not an object")
-        try:
-            samples: Sequence[Sample] = list(self.handler(record.value))
-            rendered = [list(self.template.spans(sample)) for sample in samples]
-        except (RejectError, SeqpackError):
-            raise
-        except Exception as error:
-            raise DataError(
-                "SP107",
-                f"{record.key}: handler {self.recipe['handler']!r} failed with {type(error).__name__}: {error}",
-                help="mend that row, or the handler (it should raise RejectError for rows it cannot use)",
-            ) from error
-        if not all(_is_unicode(span.text) for spans in rendered for span in spans):
-            raise RejectError("text with half a surrogate pair, which is not Unicode")
+    def _spans(self, samples: Sequence[Sample]) -> list[list[Span]]:
+        """The spans of all samples of a record; RejectError if the template cannot use it."""
+        rendered = [list(self.template.spans(sample)) for sample in samples]
+        for spans in rendered:
+            check_unicode(span.text for span in spans)
         return rendered
 
     def _fit(
@@ -152,7 +128,7 @@ class SampleSource:
                 f"{key}: {len(tokens):,} tokens do not fit --seq-length {limit:,}",
                 help="raise it, or choose --on-overlong truncate | drop",
             )
-        shortened = truncate(self.tokenizer, spans, limit) if length.on_overlong == "truncate" else None
+        shortened = self._truncate(spans, limit, length) if length.on_overlong == "truncate" else None
         if shortened is None:
             reason = "longer than --seq-length" if length.on_overlong == "drop" else "no room for a trained token"
             self.ledger.drop(reason, len(tokens))
@@ -162,28 +138,47 @@ class SampleSource:
         lost(Loss(key, "truncated", "longer than --seq-length", len(tokens) - len(shortened)))
         return shortened
 
+    def _truncate(self, spans: list[Span], limit: int, length: LengthOptions) -> TokenizedSample | None:
+        """The sample cut to ``limit`` tokens, the end token of ``--append-eod`` among them."""
+        shortened = truncate(self.tokenizer, spans, limit)
+        if shortened is None or not length.append_eod:
+            return shortened
+        end = require_end_token(self.tokenizer, self.eos_token_id)
+        if len(with_end(shortened, end)) > limit:
+            shortened = truncate(self.tokenizer, spans, limit - 1)
+        return None if shortened is None else with_end(shortened, end)
+
+    def _ended(self, tokens: TokenizedSample) -> TokenizedSample:
+        end = require_end_token(self.tokenizer, self.eos_token_id)
+        self.num_ended += int(tokens.input_ids[-1] == end)
+        return with_end(tokens, end)
+
     def check_loss(self, length: LengthOptions) -> None:
         """DataError if nothing is left, DataLossError if more than ``--max-drop`` of the rows is missing."""
-        ledger = self.ledger
-        ledger.check()
-        reasons = {**ledger.rejected, **{reason: count.samples for reason, count in ledger.dropped.items()}}
-        listed = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items(), key=lambda x: -x[1]))
-        if not ledger.rows:
-            raise DataError("SP109", f"no rows in {', '.join(map(str, self.files))}", help="check --input")
-        if not ledger.kept.samples:
-            longest = " raise --seq-length;" if ledger.dropped else ""
-            raise DataError(
-                "SP109",
-                f"none of {ledger.rows:,} rows can be used: {listed}",
-                help=f"{longest} check --handler and --map-keys".strip(),
-            )
-        if ledger.loss_share > length.max_drop:
-            raise DataLossError(
-                "SP102",
-                f"{ledger.loss_share:.1%} of {ledger.rows:,} rows would be left out, --max-drop is "
-                f"{length.max_drop:.1%}: {listed}",
-                help="mend the data, choose --on-overlong truncate, or raise --max-drop; nothing was written",
-            )
+        check_loss(self.ledger, self.files, length)
+
+
+def check_loss(ledger: Ledger, files: Sequence[Path], length: LengthOptions) -> None:
+    """DataError if nothing is left, DataLossError if more than ``--max-drop`` of the rows is missing."""
+    ledger.check()
+    reasons = {**ledger.rejected, **{reason: count.samples for reason, count in ledger.dropped.items()}}
+    listed = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items(), key=lambda x: -x[1]))
+    if not ledger.rows:
+        raise DataError("SP109", f"no rows in {', '.join(map(str, files))}", help="check --input")
+    if not ledger.kept.samples:
+        longest = " raise --seq-length;" if ledger.dropped else ""
+        raise DataError(
+            "SP109",
+            f"none of {ledger.rows:,} rows can be used: {listed}",
+            help=f"{longest} check --handler and --map-keys".strip(),
+        )
+    if ledger.loss_share > length.max_drop:
+        raise DataLossError(
+            "SP102",
+            f"{ledger.loss_share:.1%} of {ledger.rows:,} rows would be left out, --max-drop is "
+            f"{length.max_drop:.1%}: {listed}",
+            help="mend the data, choose --on-overlong truncate, or raise --max-drop; nothing was written",
+        )
 
 
 def check_length(length: LengthOptions, *, packs: bool) -> None:
@@ -192,19 +187,27 @@ def check_length(length: LengthOptions, *, packs: bool) -> None:
         raise ConfigError("SP008", "packing needs --seq-length", help="add --seq-length, for example 2048")
 
 
-def _is_unicode(text: str) -> bool:
-    # JSON can spell "\ud800", half of a character; the tokenizer would stop the run with a TypeError
+def require_end_token(tokenizer: Tokenizer, end_token_id: int | None) -> int:
+    """The end token's id; ConfigError if there is none to append."""
+    if end_token_id is None:
+        raise ConfigError(
+            "SP016",
+            f"--append-eod: the tokenizer {tokenizer.directory} names no end token",
+            help="add eos_token to its tokenizer_config.json",
+        )
+    return end_token_id
+
+
+def reject_row(ledger: Ledger, lost: Callable[[Loss], None], record: Record, reason: str) -> None:
+    """Count a row that cannot be used, and report it."""
+    ledger.reject(reason)
+    lost(Loss(record.key, "rejected", reason, 0))
+
+
+def check_unicode(texts: Iterable[str]) -> None:
+    """RejectError for half a character, which JSON can spell (``\\ud800``) and at which the tokenizer would stop."""
     try:
-        text.encode()
+        for text in texts:
+            text.encode()
     except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _wrong_columns(record: Record, reject: RejectError) -> DataError:
-    columns = ", ".join(map(str, record.value))
-    return DataError(
-        "SP110",
-        f"{record.key}: {reject.reason}; its columns are: {columns}",
-        help="name the data's columns with --map-keys, or choose another --handler",
-    )
+        raise RejectError("text with half a surrogate pair, which is not Unicode") from None

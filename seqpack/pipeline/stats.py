@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seqpack.core.errors import ConfigError
 from seqpack.core.ledger import Ledger
-from seqpack.core.progress import Progress, no_progress
+from seqpack.core.progress import Progress, Say, no_progress, say_nothing
 from seqpack.hooks.host import plugin_host
 from seqpack.options.data import InputOptions, LengthOptions, TextOptions
 from seqpack.packing.planning import make_plan
+from seqpack.pipeline.inputs import ResolvedInput, resolve_input
 from seqpack.pipeline.samples import Loss, SampleSource
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
@@ -69,20 +71,33 @@ class Stats:
 
 
 def stats(
-    input: InputOptions, text: TextOptions, length: LengthOptions, *, seed: int, progress: Progress = no_progress
+    input: InputOptions,
+    text: TextOptions,
+    length: LengthOptions,
+    *,
+    seed: int,
+    progress: Progress = no_progress,
+    say: Say = say_nothing,
 ) -> Stats:
     """Tokenize the data and measure; writes nothing. Errors as ``preprocess`` raises them, up to planning.
 
     Without ``--seq-length`` the smallest power of two that keeps 99.9 % of the tokens is taken, or all of them where a
     longer sample would be dropped or an error.
     """
-    source = SampleSource.open(input, text)
+    found = resolve_input(input, say=say)
+    if found.text_keys:
+        raise ConfigError(
+            "SP114",
+            f"handler {found.handler!r} gives pretraining text; stats measures conversations only",
+            help="choose the --handler of a conversation, if the data are that",
+        )
+    source = SampleSource.open(found, text)
     original, kept, losses = _measure(source, length, progress)
     source.check_loss(dataclasses.replace(length, max_drop=1.0))
     seq_length = length.seq_length
     if seq_length is None:
         seq_length = suggest_length(original, kept=KEPT_TOKENS if length.on_overlong == "truncate" else 1.0)
-        source, kept, losses = _fit_again(input, text, length, seq_length, progress)
+        source, kept, losses = _fit_again(found, text, length, seq_length, progress)
     quantiles = np.quantile(original, QUANTILES, method="inverted_cdf")
     return Stats(
         files=tuple(map(str, source.files)),
@@ -164,7 +179,7 @@ def _remember(dropped: list[int], losses: list[tuple[str, int]]) -> Callable[[Lo
 
 
 def _fit_again(
-    input: InputOptions, text: TextOptions, length: LengthOptions, seq_length: int, progress: Progress
+    input: ResolvedInput, text: TextOptions, length: LengthOptions, seq_length: int, progress: Progress
 ) -> tuple[SampleSource, NDArray[np.int64], list[tuple[str, int]]]:
     """A second pass, now that the length is known: the forecast must be what ``preprocess`` makes."""
     source = SampleSource.open(input, text)

@@ -48,6 +48,8 @@ def ledger_table(ledger: Ledger) -> Table:
 
 def data_set_line(manifest: Manifest) -> str:
     """One line about a set that was just written."""
+    if manifest.kind == "pretrain":
+        return f"{count(manifest.num_rows, 'document')} for each of: {', '.join(manifest.texts)}"
     if not manifest.packed or manifest.seq_length is None:
         return f"{manifest.num_rows:,} sequences, one sample each"
     fill = manifest.ledger.kept.tokens / (manifest.num_rows * manifest.seq_length)

@@ -38,6 +38,14 @@ def truncate(tokenizer: Tokenizer, spans: Sequence[Span], max_length: int) -> To
     return None if shortened is None else _with_target(shortened)
 
 
+def with_end(sample: TokenizedSample, end_token_id: int) -> TokenizedSample:
+    """The sample with the end token behind it, trained on; the sample itself if that is how it ends already."""
+    if len(sample) and sample.input_ids[-1] == end_token_id:
+        return sample
+    end = np.array([end_token_id], np.int32)
+    return TokenizedSample(np.concatenate([sample.input_ids, end]), np.concatenate([sample.labels, end]))
+
+
 @dataclass(frozen=True, slots=True)
 class _Piece:
     """A span's ids, of which ``content`` are the data's own and may be cut."""

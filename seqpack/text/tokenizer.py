@@ -56,6 +56,10 @@ class Tokenizer:
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
+    def encode_documents(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text with the special tokens the tokenizer adds by itself, such as Llama 3's at the beginning."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)]
+
     def encode_with_offsets(self, texts: Sequence[str]) -> list[Encoding]:
         """As ``encode``, with ``offsets``: the character range of each token."""
         return self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
