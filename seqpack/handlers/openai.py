@@ -109,7 +109,7 @@ def _call(call: Any) -> dict[str, Any]:
         try:
             arguments = json.loads(arguments) if arguments.strip() else {}
         except (ValueError, RecursionError) as error:
-            raise RejectError("arguments of a tool call are not valid JSON") from error
+            raise RejectError("arguments of a tool call are not JSON") from error
     if arguments is not None and not isinstance(arguments, Mapping):
-        raise RejectError(f"arguments of a tool call are {type(arguments).__name__}, not an object")
+        raise RejectError(f"arguments of a tool call are a {type(arguments).__name__}")
     return {"name": call["name"], "arguments": dict(arguments or {})}

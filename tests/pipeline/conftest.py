@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from seqpack.core.progress import say_nothing
 from seqpack.io.packed import PackedDataset
 from seqpack.options.data import (
     InputOptions,
@@ -20,7 +21,8 @@ from seqpack.options.data import (
     TextOptions,
     WriteOptions,
 )
-from seqpack.pipeline.preprocess import DataSetResult, preprocess
+from seqpack.pipeline.output import DataSetResult
+from seqpack.pipeline.preprocess import preprocess
 from seqpack.pipeline.repack import repack
 from seqpack.pipeline.stats import Stats, stats
 
@@ -39,8 +41,9 @@ class Runs:
         pack = take(PackOptions, options)
         write = take(WriteOptions, options, output_prefix=self.folder / name)
         resolved = options.pop("resolved", "seed: 1\n")
+        say = options.pop("say", say_nothing)
         assert not options, f"unknown options {options}"
-        return preprocess(read, text, length, pack, write, resolved=resolved)
+        return preprocess(read, text, length, pack, write, resolved=resolved, say=say)
 
     def repack(self, source: str, name: str, **options: Any) -> DataSetResult:
         again = take(RepackOptions, options, source=self.folder / source)
