@@ -77,5 +77,5 @@ def test_names_are_those_of_components():
 
 def test_a_part_that_no_handler_has_is_answered():
     with pytest.raises(ConfigError, match="did you mean 'messages'"):
-        check_parts({"mesages": "chat"})
+        check_parts({"messagez": "chat"})
     check_parts({"messages": "chat", "prompt": "q", "tags": {}})

@@ -22,7 +22,7 @@ ENTRIES: dict[str, Any] = {
     "both": {"hf_hub_url": "someone/something", "file_name": "plain.json"},
     "ranking": {"file_name": "dpo.json", "ranking": True},
     "images": {"file_name": "plain.json", "columns": {"images": "pictures"}},
-    "odd": {"file_name": "plain.json", "colums": {}},
+    "odd": {"file_name": "plain.json", "columnz": {}},
     "form": {"file_name": "plain.json", "formatting": "sharegtp"},
     "tagged": {"file_name": "plain.json", "tags": {}},
     "nothing": {},
@@ -70,7 +70,7 @@ def test_columns_that_are_not_named_are_not_read(handler):
 @pytest.mark.parametrize(
     ("name", "phrase"),
     [
-        ("plian", "did you mean 'plain'"),
+        ("plane", "did you mean 'plain'"),
         ("hub", "not a local file"),
         ("ranking", "ranking data set"),
         ("images", "no part 'images'"),

@@ -75,7 +75,7 @@ def test_reasoning_before_a_call_is_kept():
 
 
 def test_content_may_be_parts_of_text():
-    parts = [{"type": "text", "text": "Hel"}, {"text": "lo"}]
+    parts = [{"type": "text", "text": "He"}, {"text": "llo"}]
     assert roles(USER, REPLY | {"content": parts})[-1] == ("assistant", "Hello")
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from seqpack.core.errors import ConfigError, DataError
-from seqpack.core.types import Message, Sample
+from seqpack.core.types import Message, Sample, Span
+from seqpack.hooks import host
 from seqpack.hooks.component import Component
 from seqpack.hooks.specs import HandlerOptions, make_handler
 from seqpack.options.data import InputOptions
@@ -124,6 +125,47 @@ def test_append_eod_does_not_double_the_end(runs, write_jsonl):
     runs.preprocess(file, "ended", append_eod=True, say=said.append)
     assert runs.open("plain").tokens.tolist() == runs.open("ended").tokens.tolist()
     assert said[-1] == "--append-eod: 2 of 2 samples end with the end token already; it was not doubled"
+
+
+class OpenEnded:
+    """A template whose replies end with a line break, behind the end token."""
+
+    def spans(self, sample: Sample) -> Iterator[Span]:
+        for turn, message in enumerate(sample.messages):
+            train = message.role == "assistant" and message.train is not False
+            yield Span(message.content + "\n", train, turn // 2, (0, len(message.content)))
+
+
+@pytest.fixture
+def open_ended(monkeypatch) -> None:
+    made = host.PluginHost([])
+    made.templates.add_all([Component("open", f"{__name__}:OpenEnded", "", plugin="test")])
+    for module in ("inputs", "samples", "preprocess"):
+        monkeypatch.setattr(f"seqpack.pipeline.{module}.plugin_host", lambda: made)
+
+
+@pytest.mark.usefixtures("open_ended")
+@pytest.mark.parametrize("seq_length", [None, 12, 40])
+def test_append_eod_ends_every_sample_and_is_trained(runs, write_jsonl, seq_length):
+    said: list[str] = []
+    rows = [ALPACA, ALPACA | {"output": "water " * 30}, ALPACA | {"output": "water " * 11}]
+    options = {"prompt_type": "open", "append_eod": True, "seq_length": seq_length}
+    manifest = runs.preprocess(write_jsonl(rows), say=said.append, **options).manifest
+    dataset = runs.open("out")
+    assert said[-1] == "--append-eod: the end token was appended to 3 samples, and is trained on"
+    assert len(dataset) == 3 and manifest.recipe["append_eod"] is True
+    for row in dataset:
+        assert row.input_ids[-1] == row.labels[-1] == 0 and 0 not in row.input_ids[:-1]
+        assert seq_length is None or len(row) <= seq_length
+    assert seq_length != 12 or (dataset.row_lengths == 12).sum() == 2
+
+
+@pytest.mark.usefixtures("open_ended")
+def test_append_eod_does_not_save_a_sample_without_training(runs, write_jsonl):
+    human, gpt = SHAREGPT["conversations"]
+    untrained = {"conversations": [human | {"train": True}, gpt | {"train": False}]}
+    result = runs.preprocess(write_jsonl([untrained, SHAREGPT]), prompt_type="open", append_eod=True, max_drop=1.0)
+    assert list(result.ledger.dropped) == ["nothing to train on"] and result.ledger.kept.samples == 1
 
 
 class EchoHandler:
