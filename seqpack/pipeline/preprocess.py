@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,18 +101,17 @@ def _write_samples(
             num_samples=source.ledger.kept.samples,
             ledger=source.ledger,
             tokenizer=tokenizer_record(source.tokenizer, source.eos_token_id),
-            recipe=source.recipe
-            | {
-                "seq_length": length.seq_length,
-                "on_overlong": length.on_overlong,
-                "append_eod": length.append_eod,
-            },
+            recipe=source.recipe | _recipe(length),
             inputs={str(file): FileRecord.of(file) for file in source.files},
             files=file_records(aside),
             seqpack_version=__version__,
         )
         publish_set(aside, paths, manifest)
     return DataSetResult(paths, manifest)
+
+
+def _recipe(length: LengthOptions) -> dict[str, Any]:
+    return {"seq_length": length.seq_length, "on_overlong": length.on_overlong, "append_eod": length.append_eod}
 
 
 def _eod_note(source: SampleSource) -> str:

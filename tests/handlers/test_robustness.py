@@ -17,7 +17,8 @@ from seqpack.hooks.specs import HandlerOptions, make_handler
 WORDS = [
     "instruction", "input", "output", "system", "history", "conversations", "messages", "tools", "text", "from",
     "value", "role", "content", "human", "gpt", "function_call", "observation", "user", "assistant", "tool",
-    "tool_calls", "function", "name", "arguments", "type", "reasoning_content", "train", "weight", "chosen", "rejected", "{}", "[1]",
+    "tool_calls", "function", "name", "arguments", "type", "reasoning_content", "train", "weight",
+    "chosen", "rejected", "{}", "[1]",
 ]  # fmt: skip
 KEYS = st.sampled_from(WORDS) | st.text(max_size=3)
 VALUES = st.recursive(
