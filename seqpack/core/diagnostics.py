@@ -86,13 +86,25 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     ),
     "SP017": Diagnostic(
         "a flag that only means something for compatibility",
-        "--n-subs changes what is written only where another system's files are reproduced.",
+        "--n-subs and --pad-to-multiple-of change what is written only where another system's files are reproduced.",
         "Leave it out, or add --compat mindspeed.",
     ),
     "SP018": Diagnostic(
         "compatibility does not cover this",
         "--compat mindspeed reproduces files byte for byte, so it refuses what it has no exact rules for.",
         "Leave --compat out: seqpack's own rules cover all handlers.",
+    ),
+    "SP020": Diagnostic(
+        "a flag that the handler does not use",
+        "--map-keys, --json-keys or --dataset-dir was given, or holds something, that means nothing to this --handler.",
+        "Leave the flag out, or choose the handler it is meant for: --json-keys goes with pretraining text, "
+        "--dataset-dir with LlamaFactoryInstructionHandler.",
+    ),
+    "SP022": Diagnostic(
+        "a data set of dataset_info.json cannot be used",
+        "The name is not in the file, or its entry asks for something that is not supported: a data set on a hub, "
+        "ranking data, keys that are not known.",
+        "The message names entry and key. An entry has file_name, formatting, columns and tags.",
     ),
     # 1xx: data
     "SP101": Diagnostic(
@@ -175,7 +187,7 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     "SP115": Diagnostic(
         "text was mended",
         r"JSON can spell half of a surrogate pair, such as \ud83d without its other half. That is no Unicode character "
-        "and no tokenizer takes it, so U+FFFD is put in its place; PREFIX_packed_rejects.jsonl names the rows.",
+        "and no tokenizer takes it, so U+FFFD is put in its place; the rejects file beside the result names the rows.",
         "Nothing, or mend the rows: the program that wrote them cut an emoji in two.",
     ),
     "SP118": Diagnostic(
@@ -184,6 +196,22 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "this tokenizer, or some ids were different. `tokenizers` did the work: the data are right, it took longer.",
         "Nothing needs to be done. --tokenizer-engine tokenizers keeps the message away; the verdict is remembered in "
         "engines.json in the folder seqpack of your cache ($XDG_CACHE_HOME or ~/.cache), which you may delete.",
+    ),
+    "SP131": Diagnostic(
+        "--handler auto cannot decide",
+        "The columns of the first rows fit no handler or several, or the files are of several kinds. Read by the wrong "
+        "handler, data look fine and are not.",
+        "Choose the --handler; name columns with --map-keys or --json-keys; make a set of each kind on its own.",
+    ),
+    "SP132": Diagnostic(
+        "pretraining text where samples are needed",
+        "The set, or what the handler makes, is text for pretraining: documents without labels and without packs.",
+        "Train on it with Megatron's pretraining; for instruction tuning choose the --handler of a conversation.",
+    ),
+    "SP133": Diagnostic(
+        "pretraining text cannot be packed yet",
+        "--pack and --neat-pack place samples side by side; documents are one stream that Megatron's pretraining cuts.",
+        "Leave out --pack and --neat-pack.",
     ),
     # 2xx: training
     "SP201": Diagnostic(

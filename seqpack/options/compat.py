@@ -17,15 +17,29 @@ class CompatOptions:
     compat: Literal["none", "mindspeed"] = option(
         "none", "Write the bytes MindSpeed-LLM writes, with what it cuts and loses; the ledger counts it."
     )
-    append_eod: bool = option(False, "Add the end token to every sample (under --compat mindspeed also a second one).")
     n_subs: int | None = option(None, "Under --compat mindspeed: pack this many subsets of the rows apart.", min=1)
 
+    pad_to_multiple_of: int | None = option(
+        None,
+        "Under --compat mindspeed: fill documents of pretraining text up, with an id beyond the vocabulary.",
+        min=1,
+    )
+
     def __post_init__(self) -> None:
-        if self.n_subs is not None and self.compat != "mindspeed":
+        if self.compat == "mindspeed":
+            return
+        help = "leave it out, or add --compat mindspeed to get the same files as MindSpeed-LLM"
+        if self.n_subs is not None:
             raise ConfigError(
                 "SP017",
                 "--n-subs is only for --compat mindspeed: packing apart costs packs, and does not make seqpack faster",
-                help="leave it out, or add --compat mindspeed to get the same files as MindSpeed-LLM",
+                help=help,
+            )
+        if self.pad_to_multiple_of is not None:
+            raise ConfigError(
+                "SP017",
+                "--pad-to-multiple-of is only for --compat mindspeed: its filler tokens are no text to train on",
+                help=help,
             )
 
 
