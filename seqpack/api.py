@@ -14,9 +14,16 @@ from seqpack.core.errors import (
 )
 from seqpack.core.mask import MaskMode
 from seqpack.core.plan import PackPlan
-from seqpack.core.types import IGNORE_INDEX, Message, PackedSequence, Sample, Span, TokenizedSample
+from seqpack.core.types import IGNORE_INDEX, Message, PackedSequence, Sample, Span, TextSample, TokenizedSample
 from seqpack.hooks.component import Component
-from seqpack.hooks.specs import SEQPACK_PLUGIN_API, DatasetHandler, PackingStrategy, PromptTemplate, hookimpl
+from seqpack.hooks.specs import (
+    SEQPACK_PLUGIN_API,
+    DatasetHandler,
+    HandlerOptions,
+    PackingStrategy,
+    PromptTemplate,
+    hookimpl,
+)
 from seqpack.io.packed import PackedDataset
 
 __all__ = [
@@ -31,6 +38,7 @@ __all__ = [
     "DeviceError",
     "DistributedError",
     "FormatError",
+    "HandlerOptions",
     "MaskMode",
     "Message",
     "PackPlan",
@@ -43,6 +51,7 @@ __all__ = [
     "Sample",
     "SeqpackError",
     "Span",
+    "TextSample",
     "TokenizedSample",
     "hookimpl",
 ]

@@ -21,6 +21,7 @@ FROZEN = [
     "DeviceError",
     "DistributedError",
     "FormatError",
+    "HandlerOptions",
     "MaskMode",
     "Message",
     "PackPlan",
@@ -33,6 +34,7 @@ FROZEN = [
     "Sample",
     "SeqpackError",
     "Span",
+    "TextSample",
     "TokenizedSample",
     "hookimpl",
 ]

@@ -11,6 +11,7 @@ import pytest
 import seqpack
 from seqpack.cli.app import LAZY_COMMANDS
 from seqpack.core.ledger import Ledger
+from seqpack.hooks.host import PluginHost
 from seqpack.io.indexed import DTYPES
 from seqpack.io.manifest import Manifest, TokenizerRecord
 from seqpack.io.packed import COLUMNS, DataSetPaths, PieceIndex
@@ -65,6 +66,14 @@ def test_every_package_is_in_the_table_of_layers():
     package = Path(seqpack.__file__).parent
     packages = {path.parent.name for path in package.glob("*/__init__.py")} | {"api"}
     assert packages <= listed
+
+
+def test_every_handler_is_in_its_document():
+    text = (Path(seqpack.__file__).parent / "handlers" / "README.md").read_text(encoding="utf-8")
+    listed = {cell for row in re.findall(r"^\| (`.*?) \| (.*?) \|", text, re.MULTILINE) for cell in row}
+    for handler in PluginHost([]).handlers:
+        assert f"`{handler.name}`" in listed
+        assert all(f"`{alias}`" in listed for alias in handler.aliases)
 
 
 def test_every_command_is_in_the_changelog():

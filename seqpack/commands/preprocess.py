@@ -21,10 +21,11 @@ def preprocess(
     resolved: Resolved,
 ) -> None:
     """Turn raw files into tokens and labels: Megatron .bin/.idx files, packed (--pack, --neat-pack) or plain.
+    Pretraining text becomes a file pair for each column of --json-keys, a document in each row.
 
     Examples:
         seqpack preprocess data.jsonl --tokenizer DIR --seq-length 2048 --neat-pack -o packs/mine
-        seqpack preprocess 'data/*.gz' more.csv --handler alpaca --prompt-type alpaca --tokenizer DIR -o plain/mine
+        seqpack preprocess 'docs/*.gz' more.txt --handler text --append-eod --tokenizer DIR -o text/mine
         seqpack preprocess --config run.yaml --seq-length 4096 --overwrite
     """
     from seqpack.pipeline.preprocess import preprocess as run
@@ -35,6 +36,7 @@ def preprocess(
     console = Console(output)
     for note in ignored.notes():
         console.note(note)
-    result = run(input, text, length, pack, write, work, compat, resolved=resolved.to_yaml(), progress=console.progress)
+    options = (input, text, length, pack, write, work, compat)
+    result = run(*options, resolved=resolved.to_yaml(), progress=console.progress, say=console.note)
     report_inputs(console, input.input, result.sources)
     report_data_set(console, result)

@@ -39,7 +39,9 @@ def stats(
     from seqpack.report.numbers import count
 
     console = Console(output)
-    result = measure(input, text, length, seed=forecast.seed, workers=work.workers, progress=console.progress)
+    result = measure(
+        input, text, length, seed=forecast.seed, workers=work.workers, progress=console.progress, say=console.note
+    )
     if result.engine_refused:
         console.warn("SP118", f"a faster tokenizer engine was not used: {result.engine_refused}")
     report_inputs(console, input.input, [Path(file) for file in result.files])

@@ -103,9 +103,21 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "Give one of --train-on, --train-on-prompt and --mask-history; --enable-thinking only where it means "
         "something.",
     ),
+    "SP020": Diagnostic(
+        "a flag that the handler does not use",
+        "--map-keys, --json-keys or --dataset-dir was given, or holds something, that means nothing to this --handler.",
+        "Leave the flag out, or choose the handler it is meant for: --json-keys goes with pretraining text, "
+        "--dataset-dir with LlamaFactoryInstructionHandler.",
+    ),
+    "SP022": Diagnostic(
+        "a data set of dataset_info.json cannot be used",
+        "The name is not in the file, or its entry asks for something that is not supported: a data set on a hub, "
+        "ranking data, keys that are not known.",
+        "The message names entry and key. An entry has file_name, formatting, columns and tags.",
+    ),
     "SP026": Diagnostic(
         "a flag that only means something for compatibility",
-        "--n-subs and --append-eod change what is written only where another system's files are reproduced.",
+        "--n-subs and --pad-to-multiple-of change what is written only where another system's files are reproduced.",
         "Leave it out, or add --compat mindspeed.",
     ),
     "SP027": Diagnostic(
@@ -194,7 +206,7 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     "SP115": Diagnostic(
         "text was mended",
         r"JSON can spell half of a surrogate pair, such as \ud83d without its other half. That is no Unicode character "
-        "and no tokenizer takes it, so U+FFFD is put in its place; PREFIX_packed_rejects.jsonl names the rows.",
+        "and no tokenizer takes it, so U+FFFD is put in its place; the rejects file beside the result names the rows.",
         "Nothing, or mend the rows: the program that wrote them cut an emoji in two.",
     ),
     "SP118": Diagnostic(
@@ -207,8 +219,8 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     "SP120": Diagnostic(
         "a conversation reads otherwise when it goes on",
         "The tokens up to some reply are not the same once more turns follow, or not those that ask the model for it, "
-        "as with templates that remove the "
-        "thoughts of earlier replies. Training on all replies of a conversation then shows the model another context "
+        "as with templates that remove the thoughts of earlier replies. Training on all replies of a conversation then "
+        "shows the model another context "
         "than it will see.",
         "Train on the last reply only (--train-on last), or choose a template that leaves earlier turns as they are.",
     ),
@@ -217,6 +229,22 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "After the last trained token of a reply there is no end token with a label, so the model does not learn to "
         "stop.",
         "Choose the template of this model. A chat template must have the end token inside its generation marks.",
+    ),
+    "SP131": Diagnostic(
+        "--handler auto cannot decide",
+        "The columns of the first rows fit no handler or several, or the files are of several kinds. Read by the wrong "
+        "handler, data look fine and are not.",
+        "Choose the --handler; name columns with --map-keys or --json-keys; make a set of each kind on its own.",
+    ),
+    "SP132": Diagnostic(
+        "pretraining text where samples are needed",
+        "The set, or what the handler makes, is text for pretraining: documents without labels and without packs.",
+        "Train on it with Megatron's pretraining; for instruction tuning choose the --handler of a conversation.",
+    ),
+    "SP133": Diagnostic(
+        "pretraining text cannot be packed yet",
+        "--pack and --neat-pack place samples side by side; documents are one stream that Megatron's pretraining cuts.",
+        "Leave out --pack and --neat-pack.",
     ),
     # 2xx: training
     "SP201": Diagnostic(

@@ -16,6 +16,14 @@ class Progress(Protocol):
     ) -> AbstractContextManager[Callable[[int], None]]: ...
 
 
+Say = Callable[[str], None]
+"""Takes one line for people about what is going on."""
+
+
+def say_nothing(line: str) -> None:
+    """Nobody listens."""
+
+
 @contextlib.contextmanager
 def no_progress(label: str, total: int | None = None, unit: str = "") -> Iterator[Callable[[int], None]]:
     """Shows nothing."""

@@ -41,6 +41,18 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class TextSample:
+    """Pretraining text as a handler reads it from one record: one document for each of the handler's ``text_keys``.
+
+    Documents are tokenized whole, with the special tokens the tokenizer adds by itself, and trained on whole. An empty
+    text makes an empty document, so that document ``i`` of every key comes from the same record.
+    """
+
+    texts: tuple[str, ...]
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Span:
     """A piece of rendered text that is tokenized on its own and is trained on as a whole, or not at all.
 

@@ -17,6 +17,45 @@ def seqpack_handlers() -> Iterator[Component[DatasetHandler]]:
         "instruction, input, output; optional system and history",
         aliases=("alpaca",),
     )
+    yield Component(
+        "SharegptStyleInstructionHandler",
+        "seqpack.handlers.sharegpt:SharegptHandler",
+        "conversations of {from, value}; optional system and tools",
+        aliases=("sharegpt",),
+    )
+    yield Component(
+        "OpenAIInstructionHandler",
+        "seqpack.handlers.openai:OpenAIHandler",
+        "messages of {role, content, tool_calls, reasoning_content}; optional tools",
+        aliases=("openai",),
+    )
+    yield Component(
+        "GeneralInstructionHandler",
+        "seqpack.handlers.alpaca:GeneralInstructionHandler",
+        "instruction, input, output and nothing else",
+    )
+    yield Component(
+        "LlamaFactoryInstructionHandler",
+        "seqpack.handlers.llamafactory:LlamaFactoryHandler",
+        "data sets by name out of --dataset-dir/dataset_info.json",
+        aliases=("llamafactory",),
+    )
+    yield Component(
+        "GeneralPretrainHandler",
+        "seqpack.handlers.pretrain:GeneralPretrainHandler",
+        "pretraining text: the columns of --json-keys, a document each",
+        aliases=("text",),
+    )
+    yield Component(
+        "AlpacaPretrainHandler",
+        "seqpack.handlers.pretrain:AlpacaPretrainHandler",
+        "pretraining text: instruction, input, output inside a fixed text",
+    )
+    yield Component(
+        "SharegptPretrainHandler",
+        "seqpack.handlers.pretrain:SharegptPretrainHandler",
+        "pretraining text: the turns of a conversation, joined",
+    )
 
 
 @hookimpl

@@ -40,9 +40,9 @@ class Component(Generic[T]):
                 help="mend or uninstall that plugin, or choose another name",
             ) from error
 
-    def create(self, *arguments: Any) -> Any:
-        """Call what the target names; an error that is not one of ours becomes a PluginError."""
-        factory = self.load()
+    def create(self, *arguments: Any, by: str = "") -> Any:
+        """Call what the target names, or its method ``by``; an error that is not one of ours becomes a PluginError."""
+        factory = getattr(self.load(), by) if by else self.load()
         try:
             return factory(*arguments)
         except SeqpackError:

@@ -12,10 +12,13 @@ A plugin is a module, named by an entry point of the group ``seqpack``, that imp
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import pluggy
 
+from seqpack.core.errors import ConfigError
 from seqpack.hooks.component import Component
 
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from seqpack.core.plan import PackPlan
-    from seqpack.core.types import Sample, Span
+    from seqpack.core.types import Sample, Span, TextSample
 
 SEQPACK_PLUGIN_API = 1
 """A plugin module may state the API it was written for; another number marks it as failed instead of half-working."""
@@ -33,14 +36,67 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
+Columns = Mapping[str, Any]
+"""``--map-keys``: parts of a sample to names of columns. None, or an empty name, switches a part off; ``tags`` of
+conversations is a mapping itself."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HandlerOptions:
+    """Everything the command line says to a handler; empty where nothing was said."""
+
+    columns: Columns
+    json_keys: tuple[str, ...] = ()
+    dataset_dir: Path | None = None
+
+    def only(self, *names: str, handler: str) -> HandlerOptions:
+        """These options themselves; ConfigError if one was given that is not among ``names``."""
+        for field in fields(self):
+            if field.name not in names and getattr(self, field.name):
+                raise ConfigError(
+                    "SP020",
+                    f"handler {handler!r} does not use {_FLAGS[field.name]}",
+                    help="leave the flag out, or choose the --handler it is meant for",
+                )
+        return self
+
+
+_FLAGS = {"columns": "--map-keys", "json_keys": "--json-keys", "dataset_dir": "--dataset-dir"}
+
+
 class DatasetHandler(Protocol):
-    """Turns one record into samples.
+    """Turns one record into samples: all ``Sample`` (conversations), or all ``TextSample`` (pretraining text).
 
     ``__init__`` takes ``columns``, the ``--map-keys`` mapping (empty if not given). A record that cannot be used raises
-    ``RejectError(reason)``; it is counted and reported with its place.
+    ``RejectError(reason)``; it is counted and reported with its place. What a handler may have besides:
+
+    - ``from_options(options: HandlerOptions)``, a class method, is called instead of the class if it needs more than
+      ``columns``; without it, the other flags of ``HandlerOptions`` are refused for this handler.
+    - ``text_keys``, a tuple of names, not empty: it gives ``TextSample``, with a text for each. Each name becomes
+      part of the name of a file pair.
+    - ``datasets(names)``: ``--input`` holds names of its own, not files; see ``DatasetCatalogue``.
     """
 
-    def __call__(self, record: Mapping[str, Any]) -> Iterable[Sample]: ...
+    def __call__(self, record: Mapping[str, Any]) -> Iterable[Sample | TextSample]: ...
+
+
+@runtime_checkable
+class DatasetCatalogue(Protocol):
+    """A handler that knows data sets by name, and how each is read."""
+
+    def datasets(self, names: Iterable[str]) -> Iterable[tuple[Path, DatasetHandler]]:
+        """A file or folder, and the handler of its rows, for each name; ConfigError for an unknown one."""
+        ...
+
+
+def make_handler(component: Component[DatasetHandler], options: HandlerOptions) -> DatasetHandler:
+    """The handler behind a name. Raises PluginError if it cannot be made, ConfigError for options it does not take."""
+    by = "from_options"
+    if hasattr(component.load(), by):
+        handler: DatasetHandler = component.create(options, by=by)
+    else:
+        handler = component.create(options.only("columns", handler=component.name).columns)
+    return handler
 
 
 class PromptTemplate(Protocol):

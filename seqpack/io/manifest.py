@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from seqpack.core.errors import DataError, FormatError
 from seqpack.core.ledger import Ledger
@@ -41,11 +41,21 @@ class FileRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class TextRecord:
+    """One file pair of a pretraining set; ``empty`` of its ``documents`` have no tokens."""
+
+    documents: int
+    empty: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The truth about a data set.
 
     ``seq_length``, ``strategy`` and ``mask`` are None if every row is one sample (not packed). ``recipe`` names what
-    the samples were made with: handler, template, options.
+    the samples were made with: handler, template, options. A set of kind ``pretrain`` has a pair of files for each key
+    of ``texts``, and each of their rows is a document.
     """
 
     packed: bool
@@ -61,6 +71,8 @@ class Manifest:
     inputs: dict[str, FileRecord]
     files: dict[str, FileRecord]
     seqpack_version: str
+    kind: Literal["sft", "pretrain"] = "sft"
+    texts: dict[str, TextRecord] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def write(self, path: Path) -> None:
@@ -100,5 +112,13 @@ class Manifest:
         inputs, files = (
             {key: FileRecord(**record) for key, record in value[name].items()} for name in ("inputs", "files")
         )
-        read = {"mask": mask, "ledger": ledger, "tokenizer": tokenizer, "inputs": inputs, "files": files}
+        texts = {key: TextRecord(**record) for key, record in value.get("texts", {}).items()}
+        read = {
+            "mask": mask,
+            "ledger": ledger,
+            "tokenizer": tokenizer,
+            "inputs": inputs,
+            "files": files,
+            "texts": texts,
+        }
         return cls(**value | read)

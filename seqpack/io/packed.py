@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,7 @@ class DataSetPaths:
     """Names of all files of the set ``prefix``, e.g. ``out/alpaca``; ``out/alpaca_packed`` means the same set."""
 
     prefix: Path
+    infix: ClassVar[str] = "_packed"
 
     def __post_init__(self) -> None:
         if self.prefix.name in ("", ".."):
@@ -45,23 +46,23 @@ class DataSetPaths:
 
     def column(self, name: str) -> Path:
         """Prefix of a ``.bin``/``.idx`` pair."""
-        return self._named(f"_packed_{name}_document")
+        return self._named(f"_{name}_document")
 
     @property
     def index(self) -> Path:
-        return self._named("_packed_index.arrow")
+        return self._named("_index.arrow")
 
     @property
     def manifest(self) -> Path:
-        return self._named("_packed_manifest.json")
+        return self._named("_manifest.json")
 
     @property
     def rejects(self) -> Path:
-        return self._named("_packed_rejects.jsonl")
+        return self._named("_rejects.jsonl")
 
     @property
     def resolved(self) -> Path:
-        return self._named("_packed_resolved.yaml")
+        return self._named("_resolved.yaml")
 
     @property
     def files(self) -> list[Path]:
@@ -71,7 +72,21 @@ class DataSetPaths:
         return [*bins, self.index, self.rejects, self.resolved, *idxs]
 
     def _named(self, suffix: str) -> Path:
-        return self.prefix.with_name(self.prefix.name + suffix)
+        return self.prefix.with_name(f"{self.prefix.name}{self.infix}{suffix}")
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainPaths(DataSetPaths):
+    """Names of all files of the pretraining set ``prefix``: a pair for each of ``keys``, no labels, no piece index."""
+
+    keys: tuple[str, ...] = ()
+    infix: ClassVar[str] = ""
+
+    @property
+    def files(self) -> list[Path]:
+        bins = [bin_path(self.column(key)) for key in self.keys]
+        idxs = [idx_path(self.column(key)) for key in self.keys]
+        return [*bins, self.rejects, self.resolved, *idxs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +168,13 @@ class PackedDataset:
         Raises DataError if a file is missing and FormatError if one is not what the manifest says.
         """
         paths = DataSetPaths.of(prefix)
+        text = PretrainPaths(paths.prefix).manifest
+        if text.is_file() and not paths.manifest.exists():
+            raise FormatError(
+                "SP132",
+                f"{paths.prefix} holds pretraining text ({text}), not samples with labels",
+                help="Megatron's pretraining reads it; seqpack cannot train on it, pack or show it yet",
+            )
         return cls(paths, Manifest.read(paths.manifest))
 
     def __len__(self) -> int:

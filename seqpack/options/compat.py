@@ -17,21 +17,29 @@ class CompatOptions:
     compat: Literal["none", "mindspeed"] = option(
         "none", "Write the bytes MindSpeed-LLM writes, with what it cuts and loses; the ledger counts it."
     )
-    append_eod: bool = option(False, "Under --compat mindspeed: end every sample with one more end token.")
     n_subs: int | None = option(None, "Under --compat mindspeed: pack this many subsets of the rows apart.", min=1)
 
+    pad_to_multiple_of: int | None = option(
+        None,
+        "Under --compat mindspeed: fill documents of pretraining text up, with an id beyond the vocabulary.",
+        min=1,
+    )
+
     def __post_init__(self) -> None:
-        if self.append_eod and self.compat != "mindspeed":
-            raise ConfigError(
-                "SP026",
-                "--append-eod is only for --compat mindspeed: templates end every reply with the end token already",
-                help="leave it out, or add --compat mindspeed to get the same files as MindSpeed-LLM",
-            )
-        if self.n_subs is not None and self.compat != "mindspeed":
+        if self.compat == "mindspeed":
+            return
+        help = "leave it out, or add --compat mindspeed to get the same files as MindSpeed-LLM"
+        if self.n_subs is not None:
             raise ConfigError(
                 "SP026",
                 "--n-subs is only for --compat mindspeed: packing apart costs packs, and does not make seqpack faster",
-                help="leave it out, or add --compat mindspeed to get the same files as MindSpeed-LLM",
+                help=help,
+            )
+        if self.pad_to_multiple_of is not None:
+            raise ConfigError(
+                "SP026",
+                "--pad-to-multiple-of is only for --compat mindspeed: its filler tokens are no text to train on",
+                help=help,
             )
 
 

@@ -23,25 +23,41 @@ class InputOptions:
         flags=("--input",),
     )
     handler: str = option(
-        "AlpacaStyleInstructionHandler",
-        "How a row becomes a sample; seqpack plugins lists them.",
+        "auto",
+        "How a row becomes a sample; auto looks at the columns. seqpack plugins lists all.",
         flags=("--handler", "--handler-name"),
     )
     map_keys: str | None = option(
         None, 'Column names of the data, as JSON: \'{"prompt": "question", "response": "answer"}\'.', metavar="JSON"
     )
 
-    def columns(self) -> dict[str, str | None]:
-        """``--map-keys`` as a mapping; empty if not given. ConfigError if it is not a JSON object of names."""
+    json_keys: list[str] = option(
+        [], "Columns of pretraining text, a .bin/.idx pair each (default: text).", metavar="COLUMN"
+    )
+    dataset_dir: Path | None = option(
+        None, "Folder of LLaMA-Factory's dataset_info.json; --input then holds names of data sets.", metavar="DIR"
+    )
+
+    def columns(self) -> dict[str, Any]:
+        """``--map-keys`` as a mapping; empty if not given. ConfigError if it is not a JSON object of names.
+
+        The value of ``tags`` may be an object of names again.
+        """
         if self.map_keys is None:
             return {}
         try:
             value: Any = json.loads(self.map_keys)
         except ValueError as error:
             raise ConfigError("SP010", f"--map-keys is not valid JSON: {error}", help=_MAP_KEYS_FORM) from error
-        if not isinstance(value, dict) or not all(isinstance(name, str | None) for name in value.values()):
+        if not isinstance(value, dict) or not all(_is_name(part, name) for part, name in value.items()):
             raise ConfigError("SP010", "--map-keys must be a JSON object of column names", help=_MAP_KEYS_FORM)
         return value
+
+
+def _is_name(part: str, value: Any) -> bool:
+    if part == "tags" and isinstance(value, dict):
+        return all(isinstance(name, str | None) for name in value.values())
+    return isinstance(value, str | None)
 
 
 _MAP_KEYS_FORM = 'like --map-keys \'{"prompt": "question", "query": null, "response": "answer"}\''
@@ -112,6 +128,11 @@ class LengthOptions:
         "truncate", "A sample longer than --seq-length: cut inside its texts, leave out, or stop."
     )
     max_drop: float = option(0.05, "Stop with exit code 4 if a larger share of rows is left out.", min=0, max=1)
+    append_eod: bool = option(
+        False,
+        "End every document or sample with the end token, if it does not end so already (under --compat mindspeed: "
+        "even then).",
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,7 +164,10 @@ class WriteOptions:
     """Result"""
 
     output_prefix: Path = option(
-        help="Files are called PREFIX_packed_...", flags=("--output-prefix",), short="-o", metavar="PREFIX"
+        help="Files are called PREFIX_packed_...; those of pretraining text PREFIX_COLUMN_document...",
+        flags=("--output-prefix",),
+        short="-o",
+        metavar="PREFIX",
     )
     overwrite: bool = option(False, "Replace a data set that exists.")
     emit: Literal["megatron", "pai"] = option(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TypeVar
@@ -45,13 +44,14 @@ def _in_workers(
     parent = os.getpid()
     source.tokenizer.load()  # once, not in every worker that comes to a sample that is too long
 
-    def work(number: int, shard: Shard) -> tuple[T, Ledger]:
-        mine = dataclasses.replace(source, ledger=Ledger())
-        return part(mine, number, [shard], lambda samples: stop_if_orphaned(parent)), mine.ledger
+    def work(number: int, shard: Shard) -> tuple[T, Ledger, int]:
+        mine = source.uncounted()
+        return part(mine, number, [shard], lambda samples: stop_if_orphaned(parent)), mine.ledger, mine.num_ended
 
     with _one_thread_each(), contextlib.closing(run_on_shards(cut(source.files), work, workers=workers)) as results:
-        for result, ledger in results:
+        for result, ledger, num_ended in results:
             source.ledger.add(ledger)
+            source.num_ended += num_ended
             advance(ledger.kept.samples)
             yield result
 

@@ -81,6 +81,47 @@ class Rules:
         return FittedSample(tokens, original, is_kept)
 
 
+TOO_LONG = "as long as --seq-length, which MindSpeed-LLM drops"
+ROWS_PER_MARK = 50
+"""So many rows at a time are marked for dropping in pretraining text."""
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRules:
+    """Their rules for pretraining text. ``end_token_id`` is what ``--append-eod`` adds, None without that flag.
+
+    ``filler_id``, their vocabulary size, fills documents up to ``multiple_of``; there is always at least one, counting
+    the end token.
+    """
+
+    seq_length: int | None
+    end_token_id: int | None
+    filler_id: int
+    multiple_of: int = 1
+
+    def finish(self, ids: Sequence[int]) -> list[int]:
+        """A document's ids with what is put behind them, the end token even if that is how it ends already."""
+        end = [] if self.end_token_id is None else [self.end_token_id]
+        num_filler = 0
+        if self.multiple_of > 1:
+            num_filler = (len(ids) // self.multiple_of + 1) * self.multiple_of - len(ids) - len(end)
+        return [*ids, *[self.filler_id] * num_filler, *end]
+
+    def fit(self, rows: Sequence[Sequence[list[int]]]) -> list[list[list[int] | None]]:
+        """At most ``ROWS_PER_MARK`` rows with None for documents that are dropped; an empty one is not written at all.
+
+        What is marked is the place among the documents of a column that are not empty. So with several columns, one of
+        which has an empty text, a document may be dropped for the length of another row's.
+        """
+        columns = [[ids for ids in column if ids] for column in zip(*rows, strict=True)]
+        limit = self.seq_length
+        marked = {
+            place for column in columns for place, ids in enumerate(column) if limit is not None and len(ids) >= limit
+        }
+        kept = [iter([None if place in marked else ids for place, ids in enumerate(column)]) for column in columns]
+        return [[next(kept[place]) if ids else [] for place, ids in enumerate(row)] for row in rows]
+
+
 @dataclass(frozen=True, slots=True)
 class FittedSample:
     """A sample after their cuts; ``original_length`` is that before, and one that is not kept is too long for them."""

@@ -21,7 +21,7 @@ from seqpack.options.data import RepackOptions, StrategyOptions, WriteOptions
 from seqpack.packing.planning import make_plan
 from seqpack.pipeline.emit import emit
 from seqpack.pipeline.materialize import TokenSource, write_packs
-from seqpack.pipeline.preprocess import DataSetResult, check_output, publish_set
+from seqpack.pipeline.output import DataSetResult, check_output, publish_set
 
 
 def repack(
@@ -38,7 +38,8 @@ def repack(
     source was packed. Raises as ``preprocess`` does.
     """
     component = plugin_host().strategy(strategy.strategy)
-    paths = check_output(write)
+    paths = DataSetPaths(write.output_prefix)
+    check_output(paths, write)
     source = PackedDataset.open(repack.source)
     kept, ledger, losses = _fit(source, repack)
     tokens = _sources(source, kept)

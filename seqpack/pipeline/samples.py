@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -11,17 +12,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from seqpack.core.errors import ConfigError, DataError, DataLossError, RejectError, SeqpackError
+from seqpack.core.errors import ConfigError, DataError, DataLossError, RejectError
 from seqpack.core.ledger import Ledger
 from seqpack.core.types import Sample, Span, TokenizedBatch, TokenizedSample, join_samples
-from seqpack.hooks.host import plugin_host
-from seqpack.hooks.specs import DatasetHandler, PromptTemplate
-from seqpack.io.readers import Record, resolve_inputs
-from seqpack.io.shards import Shard, read_shard, whole_files
-from seqpack.options.data import InputOptions, LengthOptions, TextOptions
-from seqpack.pipeline.mindspeed import Rules
+from seqpack.hooks.specs import PromptTemplate
+from seqpack.io.readers import Record
+from seqpack.io.shards import Shard
+from seqpack.options.data import LengthOptions, TextOptions
+from seqpack.pipeline.inputs import ResolvedInput
+from seqpack.pipeline.mindspeed import TOO_LONG, Rules
 from seqpack.text.catalog import open_template
-from seqpack.text.encoder import encode, encode_spans, truncate
+from seqpack.text.encoder import encode, encode_spans, truncate, with_end, with_ends
 from seqpack.text.engines import PIECES_COMPARED, Choice, Engine, EngineName, choose_engine
 from seqpack.text.labels import Finding, LabelCheck, TrainOn, choose
 from seqpack.text.plain import ControlText
@@ -62,13 +63,19 @@ class Loss:
     reason: str
     tokens: int
 
+    def to_json(self) -> str:
+        value = {"key": self.key, "outcome": self.outcome, "reason": self.reason, "tokens": self.tokens}
+        return json.dumps(value, ensure_ascii=False)
+
 
 @dataclass(slots=True)
 class SampleSource:
-    """Everything that is needed to tokenize the data, resolved and checked before the first row is read."""
+    """Everything that is needed to tokenize conversations, resolved and checked before the first row is rendered.
 
-    files: list[Path]
-    handler: DatasetHandler
+    ``num_ended`` counts samples that ended with the end token already when ``--append-eod`` came to them.
+    """
+
+    input: ResolvedInput
     template: PromptTemplate
     tokenizer: Tokenizer
     eos_token_id: int | None
@@ -79,21 +86,18 @@ class SampleSource:
     note: str = ""
     engine: Engine | None = None
     ledger: Ledger = field(default_factory=Ledger)
+    num_ended: int = 0
     mindspeed: Rules | None = None
     is_kept: list[bool] = field(default_factory=list)
     """Under ``mindspeed``: for every sample so far, whether it is in the set."""
     _last_mended: Record | None = None
 
     @classmethod
-    def open(cls, input: InputOptions, text: TextOptions) -> SampleSource:
-        """Resolve names to components and paths to files; all errors of configuration come from here."""
-        handler = plugin_host().handler(input.handler)
-        files = resolve_inputs(input.input)
+    def open(cls, input: ResolvedInput, text: TextOptions) -> SampleSource:
+        """Load template and tokenizer; all errors of their configuration come from here."""
         tokenizer = Tokenizer(text.tokenizer)
         opened = open_template(text, tokenizer)
-        recipe = {
-            "handler": handler.name,
-            "map_keys": input.columns(),
+        recipe = input.recipe | {
             "prompt_type": opened.name,
             "template": opened.text,
             "enable_thinking": text.enable_thinking,
@@ -101,8 +105,7 @@ class SampleSource:
             "allow_special_tokens": text.allow_special_tokens,
         }
         return cls(
-            files,
-            handler.create(input.columns()),
+            input,
             opened.template,
             tokenizer,
             opened.eos_token_id,
@@ -113,6 +116,14 @@ class SampleSource:
             opened.note,
         )
 
+    def uncounted(self) -> SampleSource:
+        """The same source before its first row: another pass, or a worker's part, counts for itself."""
+        return replace(self, ledger=Ledger(), num_ended=0, is_kept=[], _last_mended=None)
+
+    @property
+    def files(self) -> list[Path]:
+        return self.input.files
+
     def findings(self) -> list[Finding]:
         """What is wrong with the labels of the first samples of the data."""
         first = list(islice(self._first_samples(), SAMPLES_CHECKED))
@@ -120,15 +131,17 @@ class SampleSource:
 
     def _first_samples(self) -> Iterator[Sample]:
         """Samples that the template can render, each with its key."""
-        for shard in whole_files(self.files):
-            for record in read_shard(shard):
-                try:
-                    samples = self._samples(record)
-                    for sample in samples:
-                        self._spans(sample)
-                except RejectError:
-                    continue
-                yield from (replace(sample, key=record.key) for sample in samples)
+        for _, record, sample in self.input.rows(self._renderable):
+            if isinstance(sample, Sample):
+                yield replace(sample, key=record.key)
+
+    def _renderable(self, samples: Sequence[Sample]) -> list[Sample]:
+        self._spans(samples)  # RejectError if the template cannot use them
+        return self._chosen(samples)
+
+    def _chosen(self, samples: Sequence[Sample]) -> list[Sample]:
+        """The samples with what is to be trained on."""
+        return [choose(sample, self.train_on) for sample in samples]
 
     @property
     def pad_token_id(self) -> int:
@@ -142,7 +155,7 @@ class SampleSource:
         """Decide who encodes; ``tokenize`` uses ``tokenizers`` unless this was called. DeviceError if not installed."""
 
         def pieces() -> list[str]:
-            rows = self._render(whole_files(self.files))
+            rows = self._render()
             texts = (span.text for _, _, spans in rows if not isinstance(spans, str) for span in spans)
             return list(islice(texts, PIECES_COMPARED))
 
@@ -159,58 +172,37 @@ class SampleSource:
         ``shards`` are the parts of the data to read, all of them by default.
 
         Raises DataError for a file that cannot be read, a file without the columns the handler needs, and, under
-        ``--on-overlong error``, a sample that is too long.
+        ``--on-overlong error``, a sample that is too long; ConfigError for ``--append-eod`` without an end token.
         """
-        rendered = self._render(whole_files(self.files) if shards is None else shards)
+        if length.append_eod:
+            require_end_token(self.tokenizer, self.eos_token_id)
+        rendered = self._render(shards)
         while batch := _take(rendered):
             yield self._fit(batch, length, lost) if self.mindspeed is None else self._fit_as_mindspeed(batch, lost)
 
-    def _render(self, shards: Iterable[Shard]) -> Iterator[_Rendered]:
-        for shard in shards:
-            is_first = shard.first_line == 1
-            for record in read_shard(shard):
-                try:
-                    for spans in self._handle(record):
-                        yield shard.number, record, spans
-                except RejectError as reject:
-                    if reject.missing_column and is_first:
-                        raise _wrong_columns(record, reject) from reject
-                    yield shard.number, record, reject.reason
-                is_first = False
+    def _render(self, shards: Iterable[Shard] | None = None) -> Iterator[_Rendered]:
+        return self.input.rows(self._spans, shards)
+
+    def _spans(self, samples: Sequence[Sample]) -> list[list[Span]]:
+        """The spans of all samples of a record; RejectError if the template cannot use it."""
+        rendered = []
+        for sample in self._chosen(samples):
+            spans = self.template.spans(sample)
+            rendered.append(list(spans) if self.allow_special_tokens else self.control.guard(spans))
+            check_unicode(span.text for span in rendered[-1])
+        return rendered
 
     def _count_mended(self, record: Record, lost: Callable[[Loss], None]) -> None:
         if record.num_mended and record is not self._last_mended:  # a record may give several samples
             self._last_mended = record
-            self.ledger.mended += 1
-            lost(Loss(record.key, "mended", "half of a surrogate pair, which is not Unicode, became U+FFFD", 0))
-
-    def _handle(self, record: Record) -> list[list[Span]]:
-        """The spans of all samples of a record; RejectError if the handler or the template cannot use it."""
-        try:
-            return [self._spans(sample) for sample in self._samples(record)]
-        except (RejectError, SeqpackError):
-            raise
-        except Exception as error:
-            raise DataError(
-                "SP107",
-                f"{record.key}: handler {self.recipe['handler']!r} failed with {type(error).__name__}: {error}",
-                help="mend that row, or the handler (it should raise RejectError for rows it cannot use)",
-            ) from error
-
-    def _samples(self, record: Record) -> list[Sample]:
-        """What the handler makes of a record, with what is to be trained on."""
-        if not isinstance(record.value, dict):
-            raise RejectError(f"a JSON {type(record.value).__name__}, not an object")
-        return [choose(sample, self.train_on) for sample in self.handler(record.value)]
-
-    def _spans(self, sample: Sample) -> list[Span]:
-        spans = self.template.spans(sample)
-        return list(spans) if self.allow_special_tokens else self.control.guard(spans)
+            mend_row(self.ledger, lost, record)
 
     def _fit(self, batch: Sequence[_Rendered], length: LengthOptions, lost: Callable[[Loss], None]) -> KeptBatch:
         """Encode what was rendered, and look one by one only at what cannot be kept as it is."""
         samples = [(file, record, spans) for file, record, spans in batch if not isinstance(spans, str)]
         tokens = encode(self.engine or self.tokenizer, [spans for _, _, spans in samples], self.control)
+        if length.append_eod:
+            tokens = self._ended(tokens)
         lengths, num_trained = tokens.lengths, tokens.num_trained
         is_odd = num_trained == 0
         if length.seq_length is not None:
@@ -223,8 +215,7 @@ class SampleSource:
             for _, record, spans in batch:  # in the order of the data, so that batches do not show in what is listed
                 self._count_mended(record, lost)
                 if isinstance(spans, str):
-                    self.ledger.reject(spans)
-                    lost(Loss(record.key, "rejected", spans, 0))
+                    reject_row(self.ledger, lost, record, spans)
                     continue
                 if is_odd[number]:
                     changes[number] = self._fit_odd(record.key, spans, tokens[number], length, lost)
@@ -247,16 +238,14 @@ class SampleSource:
         for file, record, spans in batch:
             self._count_mended(record, lost)
             if isinstance(spans, str):
-                self.ledger.reject(spans)
-                lost(Loss(record.key, "rejected", spans, 0))
+                reject_row(self.ledger, lost, record, spans)
                 continue
             sample = next(fitted)
             cut, original = sample.tokens, sample.original_length
             self.is_kept.append(sample.is_kept)
             if not sample.is_kept:
-                reason = "as long as --seq-length, which MindSpeed-LLM drops"
-                self.ledger.drop(reason, original)
-                lost(Loss(record.key, "dropped", reason, original))
+                self.ledger.drop(TOO_LONG, original)
+                lost(Loss(record.key, "dropped", TOO_LONG, original))
                 continue
             self.ledger.keep(len(cut), cut.num_trained, original=original)
             if len(cut) < original:
@@ -287,7 +276,7 @@ class SampleSource:
                 f"{key}: {len(tokens):,} tokens do not fit --seq-length {limit:,}",
                 help="raise it, or choose --on-overlong truncate | drop",
             )
-        shortened = truncate(self.tokenizer, spans, limit, self.control) if length.on_overlong == "truncate" else None
+        shortened = self._truncate(spans, limit, length) if length.on_overlong == "truncate" else None
         if shortened is None:
             reason = "longer than --seq-length" if length.on_overlong == "drop" else "no room for a trained token"
             self.ledger.drop(reason, len(tokens))
@@ -297,34 +286,89 @@ class SampleSource:
         lost(Loss(key, "truncated", "longer than --seq-length", len(tokens) - len(shortened)))
         return shortened
 
+    def _truncate(self, spans: Sequence[Span], limit: int, length: LengthOptions) -> TokenizedSample | None:
+        """The sample cut to ``limit`` tokens, the end token of ``--append-eod`` among them."""
+        shortened = truncate(self.tokenizer, spans, limit, self.control)
+        if shortened is None or not length.append_eod:
+            return shortened
+        end = require_end_token(self.tokenizer, self.eos_token_id)
+        if len(with_end(shortened, end)) > limit:
+            shortened = truncate(self.tokenizer, spans, limit - 1, self.control)
+        return None if shortened is None else with_end(shortened, end)
+
+    def _ended(self, tokens: TokenizedBatch) -> TokenizedBatch:
+        """The end token behind every sample with something to train on, unless that is how it ends."""
+        ended, num_ended = with_ends(tokens, require_end_token(self.tokenizer, self.eos_token_id))
+        self.num_ended += num_ended
+        return ended
+
     def check_loss(self, length: LengthOptions) -> None:
         """DataError if nothing is left, DataLossError if more than ``--max-drop`` of the rows is missing."""
-        ledger = self.ledger
-        ledger.check()
-        reasons = {**ledger.rejected, **{reason: count.samples for reason, count in ledger.dropped.items()}}
-        listed = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items(), key=lambda x: -x[1]))
-        if not ledger.rows:
-            raise DataError("SP109", f"no rows in {', '.join(map(str, self.files))}", help="check --input")
-        if not ledger.kept.samples:
-            longest = " raise --seq-length;" if ledger.dropped else ""
-            raise DataError(
-                "SP109",
-                f"none of {ledger.rows:,} rows can be used: {listed}",
-                help=f"{longest} check --handler and --map-keys".strip(),
-            )
-        if ledger.loss_share > length.max_drop:
-            raise DataLossError(
-                "SP102",
-                f"{ledger.loss_share:.1%} of {ledger.rows:,} rows would be left out, --max-drop is "
-                f"{length.max_drop:.1%}: {listed}",
-                help="mend the data, choose --on-overlong truncate, or raise --max-drop; nothing was written",
-            )
+        check_loss(self.ledger, self.files, length)
+
+
+def check_loss(ledger: Ledger, files: Sequence[Path], length: LengthOptions) -> None:
+    """DataError if nothing is left, DataLossError if more than ``--max-drop`` of the rows is missing."""
+    ledger.check()
+    reasons = {**ledger.rejected, **{reason: count.samples for reason, count in ledger.dropped.items()}}
+    listed = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items(), key=lambda x: -x[1]))
+    if not ledger.rows:
+        raise DataError("SP109", f"no rows in {', '.join(map(str, files))}", help="check --input")
+    if not ledger.kept.samples:
+        longest = " raise --seq-length;" if ledger.dropped else ""
+        raise DataError(
+            "SP109",
+            f"none of {ledger.rows:,} rows can be used: {listed}",
+            help=f"{longest} check --handler and --map-keys".strip(),
+        )
+    if ledger.loss_share > length.max_drop:
+        raise DataLossError(
+            "SP102",
+            f"{ledger.loss_share:.1%} of {ledger.rows:,} rows would be left out, --max-drop is "
+            f"{length.max_drop:.1%}: {listed}",
+            help="mend the data, choose --on-overlong truncate, or raise --max-drop; nothing was written",
+        )
 
 
 def check_length(length: LengthOptions, *, packs: bool) -> None:
     """ConfigError if packing is asked for without a length."""
     if packs and length.seq_length is None:
         raise ConfigError("SP008", "packing needs --seq-length", help="add --seq-length, for example 2048")
+
+
+def require_end_token(tokenizer: Tokenizer, end_token_id: int | None) -> int:
+    """The end token's id; ConfigError if there is none to append."""
+    if end_token_id is None:
+        raise ConfigError(
+            "SP016",
+            f"--append-eod: the tokenizer {tokenizer.directory} names no end token",
+            help="add eos_token to its tokenizer_config.json",
+        )
+    return end_token_id
+
+
+def reject_row(ledger: Ledger, lost: Callable[[Loss], None], record: Record, reason: str) -> None:
+    """Count a row that cannot be used, and report it."""
+    ledger.reject(reason)
+    lost(Loss(record.key, "rejected", reason, 0))
+
+
+def mend_row(ledger: Ledger, lost: Callable[[Loss], None], record: Record) -> None:
+    """Count a row whose text its reader had to mend, and report it."""
+    ledger.mended += 1
+    lost(Loss(record.key, "mended", "half of a surrogate pair, which is not Unicode, became U+FFFD", 0))
+
+
+def check_unicode(texts: Iterable[str]) -> None:
+    """RejectError for half a surrogate pair, at which the tokenizer would stop.
+
+    Readers mend it in the rows themselves, but a handler may unpack JSON inside a text, such as a tool's arguments.
+    """
+    try:
+        for text in texts:
+            text.encode()
+    except UnicodeEncodeError:
+        raise RejectError("text with half a surrogate pair, which is not Unicode") from None
 
 
 def _take(rendered: Iterator[_Rendered]) -> list[_Rendered]:
@@ -337,12 +381,3 @@ def _take(rendered: Iterator[_Rendered]) -> list[_Rendered]:
         if len(batch) >= SAMPLES_PER_BATCH or size >= CHARACTERS_PER_BATCH:
             break
     return batch
-
-
-def _wrong_columns(record: Record, reject: RejectError) -> DataError:
-    columns = ", ".join(map(str, record.value))
-    return DataError(
-        "SP110",
-        f"{record.key}: {reject.reason}; its columns are: {columns}",
-        help="name the data's columns with --map-keys, or choose another --handler",
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -134,8 +133,7 @@ class SpoolWriter:
         self._columns.append(SampleColumns.of(batch))
 
     def lost(self, loss: Loss) -> None:
-        value = {"key": loss.key, "outcome": loss.outcome, "reason": loss.reason, "tokens": loss.tokens}
-        self._rejects.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
+        self._rejects.write(loss.to_json().encode() + b"\n")
 
     def append(self, spooled: Spooled) -> None:
         """Put a finished spool behind what is there; its files are removed."""

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seqpack.core.errors import ConfigError
 from seqpack.core.ledger import Ledger
-from seqpack.core.progress import Progress, no_progress
+from seqpack.core.progress import Progress, Say, no_progress, say_nothing
 from seqpack.hooks.host import plugin_host
 from seqpack.io.shards import Shard
 from seqpack.options.data import InputOptions, LengthOptions, TextOptions
 from seqpack.packing.planning import make_plan
 from seqpack.pipeline.distribute import distribute
+from seqpack.pipeline.inputs import resolve_input
 from seqpack.pipeline.samples import Loss, SampleSource
 from seqpack.text.labels import Finding
 
@@ -84,13 +86,21 @@ def stats(
     seed: int,
     workers: int | None = None,
     progress: Progress = no_progress,
+    say: Say = say_nothing,
 ) -> Stats:
     """Tokenize the data and measure; writes nothing. Errors as ``preprocess`` raises them, up to planning.
 
     Without ``--seq-length`` the smallest power of two that keeps 99.9 % of the tokens is taken, or all of them where a
     longer sample would be dropped or an error.
     """
-    source = SampleSource.open(input, text)
+    found = resolve_input(input, say=say)
+    if found.text_keys:
+        raise ConfigError(
+            "SP132",
+            f"handler {found.handler!r} gives pretraining text; stats measures conversations only",
+            help="choose the --handler of a conversation, if the data are that",
+        )
+    source = SampleSource.open(found, text)
     engine = source.choose_engine(text.tokenizer_engine)
     original, kept, losses = _measure(source, length, workers, progress)
     source.check_loss(dataclasses.replace(length, max_drop=1.0))
@@ -98,7 +108,7 @@ def stats(
     if seq_length is None:
         seq_length = suggest_length(original, kept=KEPT_TOKENS if length.on_overlong == "truncate" else 1.0)
         # once more, now that the length is known: the forecast must be what preprocess makes
-        source = dataclasses.replace(source, ledger=Ledger())
+        source = source.uncounted()
         _, kept, losses = _measure(source, dataclasses.replace(length, seq_length=seq_length), workers, progress)
     quantiles = np.quantile(original, QUANTILES, method="inverted_cdf")
     return Stats(

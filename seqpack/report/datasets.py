@@ -49,6 +49,11 @@ def ledger_table(ledger: Ledger) -> Table:
 
 def data_set_line(manifest: Manifest) -> str:
     """One line about a set that was just written."""
+    if manifest.kind == "pretrain":
+        numbers = {key: record.documents for key, record in manifest.texts.items()}
+        if len(set(numbers.values())) > 1:  # --compat mindspeed
+            return ", ".join(f"{count(number, 'document')} for {key}" for key, number in numbers.items())
+        return f"{count(next(iter(numbers.values())), 'document')} for each of: {', '.join(numbers)}"
     if not manifest.packed or manifest.seq_length is None:
         return f"{manifest.num_rows:,} sequences, one sample each"
     fill = manifest.ledger.kept.tokens / (manifest.num_rows * manifest.seq_length)

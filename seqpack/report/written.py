@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
+from seqpack.io.packed import COLUMNS
 from seqpack.report.datasets import data_set_line, ledger_table
 from seqpack.report.numbers import count
 
 if TYPE_CHECKING:
-    from seqpack.pipeline.preprocess import DataSetResult
+    from seqpack.pipeline.output import DataSetResult
     from seqpack.report.console import Console
 
 
@@ -35,13 +37,15 @@ def report_data_set(console: Console, result: DataSetResult) -> None:
         console.note(f"tokenized with {engine.label} ({engine.reason})")
         if engine.refused:
             console.warn("SP118", f"a faster tokenizer engine was not used: {engine.refused}")
-    console.show(
-        f"wrote {paths.prefix}_packed_{{input_ids,labels,attention_mask}}_document.{{bin,idx}}, {paths.manifest}"
-    )
+    columns = COLUMNS if manifest.kind == "sft" else tuple(manifest.texts)
+    names = columns[0] if len(columns) == 1 else f"{{{','.join(columns)}}}"
+    console.show(f"wrote {paths.column(names)}.{{bin,idx}}, {paths.manifest}")
     console.result(
         {
             "prefix": str(paths.prefix),
             "manifest": str(paths.manifest),
+            "kind": manifest.kind,
+            "texts": {key: dataclasses.asdict(record) for key, record in manifest.texts.items()},
             "packed": manifest.packed,
             "seq_length": manifest.seq_length,
             "strategy": manifest.strategy,

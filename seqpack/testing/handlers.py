@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from seqpack.core.errors import RejectError
-from seqpack.core.types import Role, Sample
+from seqpack.core.types import Role, Sample, TextSample
 from seqpack.hooks.component import Component
-from seqpack.hooks.specs import DatasetHandler
+from seqpack.hooks.specs import DatasetHandler, HandlerOptions, make_handler
 
 
 class HandlerContract:
@@ -19,14 +19,15 @@ class HandlerContract:
     """``package.module:Class``, as in the Component."""
     columns: Mapping[str, str | None] = {}
     """What ``--map-keys`` would give."""
+    json_keys: tuple[str, ...] = ()
+    """What ``--json-keys`` would give."""
     records: Sequence[Mapping[str, Any]] = ()
     unusable: Sequence[Mapping[str, Any]] = ()
 
     def make(self) -> DatasetHandler:
         """A new handler; override it if ``target`` and ``columns`` do not say enough."""
         component: Component[DatasetHandler] = Component("under-test", self.target, "")
-        handler: DatasetHandler = component.load()(self.columns)
-        return handler
+        return make_handler(component, HandlerOptions(columns=self.columns, json_keys=self.json_keys))
 
     def test_there_is_something_to_test(self) -> None:
         assert self.records, "state records = (...): rows the handler can use"
@@ -34,10 +35,14 @@ class HandlerContract:
 
     def test_a_usable_record_gives_samples_with_messages(self) -> None:
         for record in self.records:
-            samples = list(self.make()(record))
+            handler = self.make()
+            samples = list(handler(record))
             assert samples, f"no sample from {record}"
             for sample in samples:
-                _check_messages(sample, record)
+                if keys := getattr(handler, "text_keys", ()):
+                    _check_texts(sample, keys, record)
+                else:
+                    _check_messages(sample, record)
 
     def test_an_unusable_record_is_rejected_with_a_reason(self) -> None:
         for record in self.unusable:
@@ -60,9 +65,18 @@ class HandlerContract:
             assert record == before, "the handler changed its record"
 
 
-def _check_messages(sample: Sample, record: Mapping[str, Any]) -> None:
+def _check_texts(sample: Any, keys: Sequence[str], record: Mapping[str, Any]) -> None:
+    assert isinstance(sample, TextSample), f"{sample!r} is not a TextSample, but there are text_keys"
+    assert len(sample.texts) == len(keys), f"{len(sample.texts)} texts for the keys {keys}"
+    assert all(isinstance(text, str) for text in sample.texts), f"not text: {sample.texts}"
+    assert any(sample.texts), f"no text in {record}"
+
+
+def _check_messages(sample: Any, record: Mapping[str, Any]) -> None:
     assert isinstance(sample, Sample), f"{sample!r} is not a Sample"
-    assert any(message.role == "assistant" for message in sample.messages), f"nothing to train on in {record}"
+    assert any(message.role in ("assistant", "function") for message in sample.messages), (
+        f"nothing to train on in {record}"
+    )
     for message in sample.messages:
         assert message.role in get_args(Role), f"unknown role {message.role!r}"
         assert isinstance(message.content, str), f"{message.content!r} is not text"

@@ -95,6 +95,31 @@ def truncate(
     return None if shortened is None else _with_target(shortened)
 
 
+def with_end(sample: TokenizedSample, end_token_id: int) -> TokenizedSample:
+    """The sample with the end token behind it, trained on; the sample itself if that is how it ends already."""
+    if len(sample) and sample.input_ids[-1] == end_token_id:
+        return sample
+    end = np.array([end_token_id], np.int32)
+    return TokenizedSample(np.concatenate([sample.input_ids, end]), np.concatenate([sample.labels, end]))
+
+
+def with_ends(batch: TokenizedBatch, end_token_id: int) -> tuple[TokenizedBatch, int]:
+    """``with_end`` for every sample with something to train on, and how many of those ended that way already."""
+    ends = batch.offsets[1:]
+    is_trained = batch.num_trained > 0
+    is_ended = np.zeros(len(batch), np.bool_)
+    is_ended[is_trained] = batch.input_ids[ends[is_trained] - 1] == end_token_id
+    is_open = is_trained & ~is_ended
+    return (
+        TokenizedBatch(
+            np.insert(batch.input_ids, ends[is_open], end_token_id),
+            np.insert(batch.labels, ends[is_open], end_token_id),
+            batch.lengths + is_open,
+        ),
+        int(is_ended.sum()),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Piece:
     """A span's ids, of which ``content`` are the data's own and may be cut."""

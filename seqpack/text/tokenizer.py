@@ -87,6 +87,11 @@ class Tokenizer:
         return self._facts.vocab_size
 
     @property
+    def num_tokens(self) -> int:
+        """``len()`` of a Hugging Face tokenizer: entries, which are fewer than ``vocab_size`` if ids are left out."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    @property
     def added_tokens(self) -> dict[str, int]:
         """Tokens that are found in a text before anything else is done to it, by their text: control tokens mostly."""
         return self._facts.added_tokens
@@ -134,6 +139,10 @@ class Tokenizer:
         ids = [known[text] for text in texts]
         offsets = running_sum(np.fromiter(map(len, ids), np.int64, len(ids)))
         return np.fromiter(chain.from_iterable(ids), np.int32, int(offsets[-1])), offsets
+
+    def encode_documents(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text with the special tokens the tokenizer adds by itself, such as Llama 3's at the beginning."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)]
 
     def encode_with_offsets(self, texts: Sequence[str]) -> list[Encoding]:
         """As ``encode``, with ``offsets``: the character range of each token."""

@@ -66,7 +66,16 @@ def test_invalid_utf8_names_the_line(preprocess, tmp_path):
 
 
 def test_missing_column_names_what_is_there(preprocess):
-    check(preprocess([{"question": "q", "answer": "a"}]), 3, "SP110", "data.jsonl:1", "question, answer", "--map-keys")
+    row = {"question": "q", "answer": "a"}
+    check(
+        preprocess([row]), 3, "SP131", "data.jsonl:1", "no handler fits", "question, answer", "--map-keys", "sharegpt"
+    )
+    check(preprocess([row], "--handler", "alpaca"), 3, "SP110", "data.jsonl:1", "question, answer", "--map-keys")
+
+
+def test_a_flag_the_handler_does_not_use(preprocess):
+    check(preprocess([ROW], "--handler", "alpaca", "--json-keys", "text"), 2, "SP020", "does not use --json-keys")
+    check(preprocess([ROW], "--dataset-dir", "."), 2, "SP020", "does not use --dataset-dir")
 
 
 def test_empty_file(preprocess):

@@ -79,7 +79,7 @@ def test_a_damaged_file_in_the_middle_of_a_folder(preprocess, tmp_path, name):
     outcome, pairs = preprocess([folder])
     assert outcome.code == 3, outcome.err
     assert "error[SP103]" in outcome.err and str(folder / name) in outcome.err
-    assert pairs == [] and not list((tmp_path / "out").iterdir())
+    assert pairs == [] and not list((tmp_path / "out").glob("*"))
 
 
 def test_mended_rows_are_counted_and_named(preprocess, tmp_path):

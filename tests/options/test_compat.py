@@ -8,7 +8,7 @@ from seqpack.core.errors import ConfigError
 from seqpack.options.compat import CompatOptions, IgnoredOptions
 
 
-@pytest.mark.parametrize("options", [{"n_subs": 4}, {"append_eod": True}])
+@pytest.mark.parametrize("options", [{"n_subs": 4}, {"pad_to_multiple_of": 8}])
 def test_flags_that_mean_something_only_there_are_refused_elsewhere(options):
     with pytest.raises(ConfigError, match="only for --compat mindspeed") as caught:
         CompatOptions(**options)

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 import pytest
 
+from seqpack.core.progress import say_nothing
 from seqpack.io.packed import PackedDataset
+from seqpack.options.compat import CompatOptions
 from seqpack.options.data import (
     InputOptions,
     LengthOptions,
@@ -21,7 +23,8 @@ from seqpack.options.data import (
     WorkOptions,
     WriteOptions,
 )
-from seqpack.pipeline.preprocess import DataSetResult, preprocess
+from seqpack.pipeline.output import DataSetResult
+from seqpack.pipeline.preprocess import preprocess
 from seqpack.pipeline.repack import repack
 from seqpack.pipeline.stats import Stats, stats
 
@@ -40,9 +43,11 @@ class Runs:
         pack = take(PackOptions, options)
         write = take(WriteOptions, options, output_prefix=self.folder / name)
         work = take(WorkOptions, options)
+        compat = take(CompatOptions, options)
         resolved = options.pop("resolved", "seed: 1\n")
+        say = options.pop("say", say_nothing)
         assert not options, f"unknown options {options}"
-        return preprocess(read, text, length, pack, write, work, resolved=resolved)
+        return preprocess(read, text, length, pack, write, work, compat, resolved=resolved, say=say)
 
     def repack(self, source: str, name: str, **options: Any) -> DataSetResult:
         again = take(RepackOptions, options, source=self.folder / source)

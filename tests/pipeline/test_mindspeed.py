@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from seqpack.pipeline.mindspeed import (
+    DocumentRules,
     Turn,
     TurnRule,
     cut_turns,
@@ -84,3 +85,30 @@ def test_200_rows_in_64_subsets_are_67():
 
 def test_a_dropped_row_ends_an_empty_document():
     assert document_index(np.array([False, True, True, False])).tolist() == [0, 0, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("length", "multiple", "end", "expected"),
+    [
+        (5, 1, None, []),
+        (5, 1, 7, [7]),
+        (5, 4, None, [99] * 3),
+        (5, 4, 7, [99, 99, 7]),
+        (8, 4, None, [99] * 4),
+        (7, 4, 7, [7]),
+    ],
+)
+def test_documents_are_filled_up_before_their_end(length, multiple, end, expected):
+    rules = DocumentRules(None, end, 99, multiple)
+    assert rules.finish([7] * length) == [7] * length + expected
+
+
+def test_an_end_token_is_doubled():
+    assert DocumentRules(None, 7, 99).finish([1, 7]) == [1, 7, 7]
+
+
+def test_documents_are_marked_by_their_place_among_those_with_text():
+    rules = DocumentRules(3, None, 99)
+    rows = [[[1], []], [[1, 1, 1], [2]], [[1, 1], [2]]]
+    assert rules.fit(rows) == [[[1], []], [None, [2]], [[1, 1], None]]
+    assert rules.fit([]) == []

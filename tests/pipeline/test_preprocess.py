@@ -296,7 +296,7 @@ def test_nothing_fits(runs, alpaca):
 def test_other_columns_are_named_at_once(runs, write_jsonl):
     file = write_jsonl([{"question": "Hi", "answer": "Hello"}])
     with pytest.raises(DataError, match=r"data\.jsonl:1: no column .* its columns are: question, answer") as error:
-        runs.preprocess(file)
+        runs.preprocess(file, handler="alpaca")
     assert error.value.code == "SP110"
     assert runs.files() == {}
 

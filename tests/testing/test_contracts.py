@@ -11,11 +11,16 @@ import pytest
 from numpy.typing import NDArray
 
 from seqpack.core.plan import PackPlan
-from seqpack.core.types import Message, Sample, Span
+from seqpack.core.types import Message, Sample, Span, TextSample
+from seqpack.handlers.llamafactory import LlamaFactoryHandler
 from seqpack.hooks.host import PluginHost
+from seqpack.hooks.specs import DatasetHandler
 from seqpack.testing import HandlerContract, StrategyContract, TemplateContract
 
 ROW = {"instruction": "Say hello.", "input": "", "output": "Hello."}
+TURNS = ({"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"})
+MESSAGES = ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello", "weight": 1})
+CALL = {"role": "assistant", "tool_calls": [{"function": {"name": "now", "arguments": {}}}]}
 TEMPLATES = {template.name: template.target for template in PluginHost([]).templates}
 
 
@@ -30,6 +35,53 @@ class TestAlpacaHandlerWithOtherColumns(HandlerContract):
     columns = {"prompt": "question", "query": None, "response": "answer"}  # noqa: RUF012
     records = ({"question": "Say hello.", "answer": "Hello."},)
     unusable = ({"question": "Say hello.", "answer": None},)
+
+
+class TestGeneralInstructionHandler(HandlerContract):
+    target = "seqpack.handlers.alpaca:GeneralInstructionHandler"
+    records = (ROW, ROW | {"history": "not read"})
+    unusable = (ROW | {"output": ""}, {"instruction": "Hi"})
+
+
+class TestSharegptHandler(HandlerContract):
+    target = "seqpack.handlers.sharegpt:SharegptHandler"
+    records = ({"conversations": TURNS}, {"conversations": TURNS, "system": "Be kind.", "tools": "[]"})
+    unusable = ({"conversations": TURNS[:1]}, {"conversations": "Hi"}, {"conversations": TURNS[::-1]})
+
+
+class TestOpenAIHandler(HandlerContract):
+    target = "seqpack.handlers.openai:OpenAIHandler"
+    records = ({"messages": MESSAGES}, {"messages": [*MESSAGES, MESSAGES[0], CALL]})
+    unusable = ({"messages": MESSAGES[:1]}, {"messages": [3]})
+
+
+class TestLlamaFactoryHandler(HandlerContract):
+    target = "seqpack.handlers.llamafactory:LlamaFactoryHandler"
+    records = (ROW,)
+    unusable = (ROW | {"output": ""},)
+
+    def make(self) -> DatasetHandler:
+        ((_, handler),) = LlamaFactoryHandler(Path(), {"plain": {"file_name": "plain.json"}}).datasets(["plain"])
+        return handler
+
+
+class TestGeneralPretrainHandler(HandlerContract):
+    target = "seqpack.handlers.pretrain:GeneralPretrainHandler"
+    json_keys = ("text", "title")
+    records = ({"text": "Once upon a time", "title": None},)
+    unusable = ({"text": "", "title": ""}, {"text": "Once"})
+
+
+class TestAlpacaPretrainHandler(HandlerContract):
+    target = "seqpack.handlers.pretrain:AlpacaPretrainHandler"
+    records = (ROW,)
+    unusable = (ROW | {"output": ""},)
+
+
+class TestSharegptPretrainHandler(HandlerContract):
+    target = "seqpack.handlers.pretrain:SharegptPretrainHandler"
+    records = ({"conversations": TURNS},)
+    unusable = ({"conversations": []}, {"conversations": [{"from": "human"}]})
 
 
 ENDS = {
@@ -68,6 +120,24 @@ def test_every_built_in_component_has_a_suite():
         component.target for registry in (host.handlers, host.templates, host.strategies) for component in registry
     }
     assert offered <= tested
+
+
+class TextlessHandler:
+    """Says it has two texts, and gives one."""
+
+    text_keys = ("a", "b")
+
+    def __init__(self, columns: Mapping[str, str | None]) -> None: ...
+
+    def __call__(self, record: Mapping[str, Any]) -> Iterator[TextSample]:
+        yield TextSample((record["a"],))
+
+
+def test_a_handler_with_too_few_texts_is_found():
+    suite = HandlerContract()
+    suite.target, suite.records = f"{__name__}:TextlessHandler", ({"a": "Once"},)
+    with pytest.raises(AssertionError, match="1 texts for the keys"):
+        suite.test_a_usable_record_gives_samples_with_messages()
 
 
 # What a suite is worth shows when something is wrong: each of these breaks one promise.

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqpack.core.types import IGNORE_INDEX, Message, Sample, Span, TokenizedSample
-from seqpack.text.encoder import encode, truncate
+from seqpack.core.types import IGNORE_INDEX, Message, Sample, Span, TokenizedSample, join_samples
+from seqpack.text.encoder import encode, truncate, with_end, with_ends
 
 END = "<|im_end|>"
 WORD = " water"  # one token, so that a text of n words has n tokens
@@ -190,3 +190,22 @@ def test_turns_that_would_leave_nothing_to_train_on_are_no_sample(tokenizer, qwe
 def test_a_template_without_marked_texts_is_not_cut(tokenizer):
     spans = [Span(WORD * 10, train=False), Span(WORD * 10, train=True)]
     assert truncate(tokenizer, spans, 15) is None
+
+
+TOKENS = st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=6)
+
+
+@given(st.lists(TOKENS, max_size=6))
+def test_ends_of_many_samples_are_those_of_each(rows):
+    samples = []
+    for row in rows:
+        ids = np.array([token for token, _ in row], np.int32)
+        is_trained = np.array([trained for _, trained in row], np.bool_)
+        samples.append(TokenizedSample(ids, np.where(is_trained, ids, np.int32(IGNORE_INDEX))))
+    batch, num_ended = with_ends(join_samples(samples), 0)
+    expected = [with_end(sample, 0) if sample.num_trained else sample for sample in samples]
+    assert [(a.input_ids.tolist(), a.labels.tolist()) for a in batch] == [
+        (b.input_ids.tolist(), b.labels.tolist()) for b in expected
+    ]
+    assert batch.input_ids.dtype == batch.labels.dtype == np.int32
+    assert num_ended == sum(sample.num_trained > 0 and sample.input_ids[-1] == 0 for sample in samples)

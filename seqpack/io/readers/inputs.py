@@ -78,7 +78,15 @@ def _contents(path: Path) -> list[Path]:
 
 
 def _is_data(path: Path) -> bool:
-    return path.is_file() and reader_of(path) is not None and not NOT_ROWS.fullmatch(path.name)
+    return path.is_file() and reader_of(path) is not None and not _is_ours(path)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether it belongs to a data set of ours, or is a card; those of pretraining text have no ``_packed``."""
+    if NOT_ROWS.fullmatch(path.name):
+        return True
+    prefix = re.sub(r"_(manifest\.json|rejects\.jsonl)$", "", path.name)
+    return prefix != path.name and path.with_name(f"{prefix}_resolved.yaml").exists()
 
 
 def _data_files(path: Path, contents: list[Path]) -> list[Path]:

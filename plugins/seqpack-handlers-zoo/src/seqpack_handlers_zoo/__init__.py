@@ -1,0 +1,1 @@
+"""seqpack handlers for one data set each."""
