@@ -166,15 +166,19 @@ class Tokenizer:
         return digest.hexdigest()
 
 
+ADDED_TOKEN_FLAGS = ("lstrip", "rstrip", "single_word", "normalized")
+"""What decides where an added token is found in a text; ``special`` does not, and saving may change it."""
+
+
 def tokenizer_fingerprint(directory: Path) -> str:
-    """SHA-256 of what decides the ids: vocabulary, merges, added tokens, normalisation and splitting.
+    """SHA-256 of what decides the ids: vocabulary, merges, model options, added tokens, normalisation and splitting.
 
     Two files get the same fingerprint if they differ in layout only, as after ``save_pretrained``. To compute it
     takes a third of a second for a vocabulary of 150,000, so it is remembered by the digest of the file.
     """
     path = _tokenizer_file(directory)
     content = path.read_bytes()
-    remembered = Remembered("fingerprints-1")  # another number for another way to compute them
+    remembered = Remembered("fingerprints-2")  # another number for another way to compute them
     digest = hashlib.sha256(content).hexdigest()
     if (known := remembered.get(digest)) is not None:
         return known
@@ -193,9 +197,22 @@ def _fingerprint(value: dict[str, Any]) -> str:
     vocabulary = model.get("vocab")
     if isinstance(vocabulary, dict):
         vocabulary = sorted(vocabulary.items(), key=lambda entry: int(entry[1]))
-    added = sorted((token["id"], token["content"]) for token in value.get("added_tokens") or ())
-    parts = [model.get("type"), vocabulary, merges, added, value.get("normalizer"), value.get("pre_tokenizer")]
+    added = sorted(
+        (token["id"], token["content"], *(bool(token.get(flag)) for flag in ADDED_TOKEN_FLAGS))
+        for token in value.get("added_tokens") or ()
+    )
+    # an option that is off may be written or left out: only those that are on count
+    options = {key: option for key, option in model.items() if option and key not in ("type", "vocab", "merges")}
+    normalizer, splitter = (_without_offsets(value.get(part)) for part in ("normalizer", "pre_tokenizer"))
+    parts = [model.get("type"), options, vocabulary, merges, added, normalizer, splitter]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode("utf-8", "replace")).hexdigest()
+
+
+def _without_offsets(part: Any) -> Any:
+    """A part of a tokenizer file without ``trim_offsets``: it moves offsets, not ids, and transformers rewrites it."""
+    if isinstance(part, dict):
+        return {key: _without_offsets(item) for key, item in part.items() if key != "trim_offsets"}
+    return [_without_offsets(item) for item in part] if isinstance(part, list) else part
 
 
 def _tokenizer_file(directory: Path) -> Path:

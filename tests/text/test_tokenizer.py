@@ -126,6 +126,13 @@ def test_layout_does_not_change_the_fingerprint(copy, tokenizer):
     assert tokenizer_fingerprint(edit(copy, rearrange)) == tokenizer.fingerprint()
 
 
+def test_trimming_offsets_does_not_change_the_fingerprint(copy, tokenizer):
+    def trim(value):
+        value["pre_tokenizer"]["trim_offsets"] = not value["pre_tokenizer"].get("trim_offsets")
+
+    assert tokenizer_fingerprint(edit(copy, trim)) == tokenizer.fingerprint()
+
+
 def test_transformers_does_not_change_the_fingerprint(copy, tokenizer, tmp_path):
     transformers = pytest.importorskip("transformers")
     # as older versions wrote it
@@ -144,10 +151,16 @@ def test_transformers_does_not_change_the_fingerprint(copy, tokenizer, tmp_path)
         lambda value: value["added_tokens"][0].update(content="<|other|>"),
         lambda value: value["added_tokens"][1].update(id=4000),
         lambda value: value["added_tokens"].pop(),
+        lambda value: value["added_tokens"][0].update(lstrip=True),
+        lambda value: value["model"].update(ignore_merges=True),
+        lambda value: value["model"].update(byte_fallback=True),
         lambda value: value.update(normalizer={"type": "Lowercase"}),
         lambda value: value.update(pre_tokenizer={"type": "Whitespace"}),
     ],
-    ids=["merge", "order of merges", "entry", "added token", "id", "removed token", "normalizer", "pre-tokenizer"],
+    ids=[
+        *("merge", "order of merges", "entry", "added token", "id", "removed token"),
+        *("flag of a token", "ignore_merges", "byte_fallback", "normalizer", "pre-tokenizer"),
+    ],
 )
 def test_what_changes_ids_changes_the_fingerprint(copy, tokenizer, change):
     assert tokenizer_fingerprint(edit(copy, change)) != tokenizer.fingerprint()
