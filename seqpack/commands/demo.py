@@ -9,12 +9,12 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqpack.core.errors import ConfigError, DeviceError
+from seqpack.commands.packages import require_training_packages
+from seqpack.core.errors import ConfigError
 from seqpack.options.demo import DemoOptions
 from seqpack.options.output import OutputOptions
 
@@ -102,7 +102,7 @@ def run_demo(demo: DemoOptions, output: OutputOptions, recipe: Recipe) -> None:
     """The demo with other sizes. SystemExit carries the exit code of a step that failed, or 1 for a broken promise."""
     from seqpack.report.console import Console
 
-    _require_packages()
+    require_training_packages("the demo, which trains a model,")
     _claim_folder(demo.output)
     console = Console(output)
     numbers = _run_steps(Steps(console, output), demo, recipe)
@@ -314,16 +314,6 @@ def command_line(words: Sequence[str]) -> str:
             lines.append("   ")
         lines[-1] = f"{lines[-1]} {quoted}" if lines[-1] else quoted
     return " \\\n".join(lines)
-
-
-def _require_packages() -> None:
-    missing = [name for name in ("torch", "transformers", "safetensors") if find_spec(name) is None]
-    if missing:
-        raise DeviceError(
-            "SP502",
-            f"the demo trains a model, which needs {' and '.join(missing)}",
-            help='pip install "seqpack-toolkit[train]"',
-        )
 
 
 def _claim_folder(folder: Path) -> None:

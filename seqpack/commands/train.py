@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 
-from seqpack.core.errors import DeviceError
+from seqpack.commands.packages import require_training_packages
 from seqpack.options.output import OutputOptions
 from seqpack.options.resolved import Resolved
 from seqpack.options.train import ModelOptions, RunOptions, TrainDataOptions, TrainOptions
@@ -29,7 +28,7 @@ def train(
       seqpack train out/alpaca --model models/Qwen2.5-0.5B --neat-pack --epochs 3 --lr 1e-5 --save runs/alpaca
       seqpack train out/alpaca --model models/Qwen2.5-0.5B --save runs/alpaca --dry-run
     """
-    _require_packages()
+    require_training_packages("training")
     # Before torch starts its threads: waiting ones must not spin, or a second busy process slows this one tenfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from seqpack.report.console import Console
@@ -49,13 +48,3 @@ def train(
         result = execute(plan, sinks=[reporter])
     show_result(console, result)
     console.result({"dry_run": False, "plan": summary.as_dict(), "result": result.as_dict()})
-
-
-def _require_packages() -> None:
-    missing = [name for name in ("torch", "transformers", "safetensors") if find_spec(name) is None]
-    if missing:
-        raise DeviceError(
-            "SP502",
-            f"training needs {' and '.join(missing)}, which is not installed",
-            help='pip install "seqpack-toolkit[train]"',
-        )

@@ -125,6 +125,11 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "--compat mindspeed reproduces files byte for byte, so it refuses what it has no exact rules for.",
         "Leave --compat out: seqpack's own rules cover all handlers.",
     ),
+    "SP028": Diagnostic(
+        "a flag that would do nothing",
+        "What was asked for has no place in this run, such as --strategy where nothing is packed.",
+        "Leave the flag out, or add the one it belongs to; the message names it.",
+    ),
     # 1xx: data
     "SP101": Diagnostic(
         "input not found",

@@ -16,6 +16,7 @@ from seqpack.hooks.specs import PackingStrategy
 from seqpack.io.manifest import FileRecord, Manifest
 from seqpack.io.packed import DataSetPaths, file_records
 from seqpack.io.publish import partial_folder
+from seqpack.options.check import refuse_idle
 from seqpack.options.compat import CompatOptions
 from seqpack.options.data import InputOptions, LengthOptions, PackOptions, TextOptions, WorkOptions, WriteOptions
 from seqpack.packing.planning import make_plan
@@ -55,6 +56,7 @@ def preprocess(
     """
     check_length(length, packs=pack.packs)
     strategy = plugin_host().strategy(pack.strategy)
+    _refuse_idle_flags(length, pack, compat)
     found = resolve_input(input, say=say)
     if compat.compat == "mindspeed":
         # MindSpeed-LLM drops without a limit; whoever asks for its bytes gets them, and a ledger that says so
@@ -136,6 +138,16 @@ def _write_set(
         plan, tokens, aside, mask=pack.mask, pad_token_id=source.pad_token_id, progress=progress
     )
     return len(plan), emit(write, plan, aside)
+
+
+def _refuse_idle_flags(length: LengthOptions, pack: PackOptions, compat: CompatOptions) -> None:
+    """ConfigError for a flag that has no place in this run."""
+    if not pack.packs:
+        refuse_idle(pack, ("strategy",), because="nothing is packed", help="add --pack or --neat-pack")
+    if compat.compat == "mindspeed":
+        why = {"because": "--compat mindspeed packs and cuts by its own rules", "help": "leave one of them out"}
+        refuse_idle(pack, ("strategy",), **why)
+        refuse_idle(length, ("on_overlong",), **why)
 
 
 def _plan(

@@ -20,6 +20,7 @@ from seqpack.io.manifest import FileRecord, Manifest, TextRecord, TokenizerRecor
 from seqpack.io.packed import PretrainPaths, file_records
 from seqpack.io.publish import partial_folder
 from seqpack.io.readers import Record
+from seqpack.options.check import refuse_idle
 from seqpack.options.compat import CompatOptions
 from seqpack.options.data import LengthOptions, PackOptions, TextOptions, WriteOptions
 from seqpack.pipeline.compat import document_rules
@@ -31,6 +32,17 @@ from seqpack.text.tokenizer import Tokenizer
 
 DOCUMENTS_PER_BATCH = 256
 """Documents are long: fewer at a time than samples, so that memory stays small."""
+
+SAMPLE_FLAGS = (
+    "prompt_type",
+    "prompt_type_path",
+    "enable_thinking",
+    "train_on",
+    "train_on_prompt",
+    "mask_history",
+    "allow_special_tokens",
+    "tokenizer_engine",
+)
 
 _Row = Sequence[list[int] | None]
 """Ids of each document of a row; None for one that is left out."""
@@ -58,6 +70,12 @@ def write_documents(
             f"handler {input.handler!r} gives pretraining text, which cannot be packed yet",
             help="leave out --pack and --neat-pack; Megatron's pretraining fills its sequences by itself",
         )
+    refuse_idle(
+        text,
+        SAMPLE_FLAGS,
+        because=f"handler {input.handler!r} gives pretraining text, which has no template and is trained on as a whole",
+        help="leave it out, or choose the --handler of a conversation",
+    )
     paths = PretrainPaths(write.output_prefix, input.text_keys)
     check_output(paths, write, packs=False)
     source = DocumentSource.open(input, text, length, compat)

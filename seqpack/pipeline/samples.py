@@ -18,6 +18,7 @@ from seqpack.core.types import Sample, Span, TokenizedBatch, TokenizedSample, jo
 from seqpack.hooks.specs import PromptTemplate
 from seqpack.io.readers import Record
 from seqpack.io.shards import Shard
+from seqpack.options.check import refuse_idle
 from seqpack.options.data import LengthOptions, TextOptions
 from seqpack.pipeline.inputs import ResolvedInput
 from seqpack.pipeline.mindspeed import TOO_LONG, Rules
@@ -331,9 +332,13 @@ def check_loss(ledger: Ledger, files: Sequence[Path], length: LengthOptions) -> 
 
 
 def check_length(length: LengthOptions, *, packs: bool) -> None:
-    """ConfigError if packing is asked for without a length."""
+    """ConfigError if packing, or what to do with long samples, is asked for without a length."""
     if packs and length.seq_length is None:
         raise ConfigError("SP008", "packing needs --seq-length", help="add --seq-length, for example 2048")
+    if length.seq_length is None:
+        refuse_idle(
+            length, ("on_overlong",), because="without --seq-length no sample is too long", help="add --seq-length"
+        )
 
 
 def require_end_token(tokenizer: Tokenizer, end_token_id: int | None) -> int:

@@ -192,3 +192,17 @@ def test_training_with_the_tokenizer_of_another_model(cli, packed, tokenizer_dir
 
 def test_training_on_what_is_not_a_data_set(cli, tmp_path):
     check(cli("train", tmp_path / "none", "--model", "tiny:qwen2", "--save", tmp_path / "run"), 3, "SP106", "none")
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (("--strategy", "greedy"), "nothing is packed"),
+        (("--on-overlong", "drop"), "without --seq-length"),
+        (("--compat", "mindspeed", "--neat-pack", "--seq-length", 64, "--strategy", "greedy"), "by its own rules"),
+        (("--handler", "text", "--json-keys", "output", "--train-on", "last"), "pretraining text"),
+        (("--handler", "text", "--json-keys", "output", "--prompt-type", "llama3"), "pretraining text"),
+    ],
+)
+def test_flag_that_would_do_nothing(preprocess, flags, reason):
+    check(preprocess([ROW], *flags), 2, "SP028", "would do nothing", reason)

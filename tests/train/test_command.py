@@ -49,7 +49,7 @@ def test_dry_run_writes_nothing(
 
 
 def test_missing_packages_name_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seqpack.commands.train.find_spec", lambda name: None)
+    monkeypatch.setattr("seqpack.commands.packages.find_spec", lambda name: None)
     with pytest.raises(DeviceError, match=r"seqpack-toolkit\[train\]") as raised:
         run(tmp_path / "data", tmp_path / "run")
     assert raised.value.code == "SP502"
