@@ -1,10 +1,13 @@
-"""What travels through the data plane: a sample, its rendered spans, its tokens, and the pack it ends up in."""
+"""What travels through the data plane: a sample, its rendered spans, its tokens, and the pack it ends up in.
+
+What is made for every row is a named tuple, the rest frozen dataclasses: a tuple is made in a third of the time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +22,7 @@ Role = Literal["system", "user", "assistant", "function", "observation"]
 of such objects), ``observation`` what the tool returned."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One turn; ``train`` overrides the template's choice of whether its tokens are trained on."""
 
     role: Role
@@ -28,8 +30,7 @@ class Message:
     train: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """A conversation as a handler reads it from one record; ``key`` says where it came from (``file:line``).
 
     ``tools`` describes the tools the assistant may call, as JSON text of a list, empty if there are none.
@@ -52,8 +53,7 @@ class TextSample:
     key: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """A piece of rendered text that is tokenized on its own and is trained on as a whole, or not at all.
 
     ``content`` is the character range that the data supplied, as opposed to markup of the template: truncation may

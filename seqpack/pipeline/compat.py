@@ -16,6 +16,7 @@ from seqpack.options.data import LengthOptions, PackOptions
 from seqpack.pipeline.inputs import ResolvedInput
 from seqpack.pipeline.mindspeed import SHORT_SIDE_TEMPLATES, DocumentRules, Rules, TurnRule, document_index
 from seqpack.pipeline.samples import SampleSource, require_end_token
+from seqpack.text.layout import Renderer
 from seqpack.text.tokenizer import Tokenizer
 
 
@@ -25,7 +26,7 @@ def use_mindspeed_rules(source: SampleSource, length: LengthOptions, pack: PackO
         raise _unknown(f"rows of {source.recipe['handler']!r}", covered=f"{ALPACA} and {TEXT}")
     short_side = source.recipe["prompt_type"] in SHORT_SIDE_TEMPLATES
     source.input = source.input.read_by(MindSpeedAlpacaHandler(source.recipe["map_keys"]))
-    source.allow_special_tokens = True  # they let texts of the data become control tokens
+    source.renderer = Renderer(source.template, None)  # they let texts of the data become control tokens
     source.mindspeed = Rules(
         seq_length=length.seq_length,
         packs=pack.packs,

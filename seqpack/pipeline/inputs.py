@@ -47,35 +47,36 @@ class ResolvedInput:
         whose first row lacks the columns its handler needs, and a handler that fails.
         """
         for shard in whole_files(self.files) if shards is None else shards:
-            handler = self.handlers[shard.number]
+            number, handler = shard.number, self.handlers[shard.number]
             is_first = shard.first_line == 1
             for record in read_shard(shard):
                 try:
-                    for item in self._use(record, handler, use):
-                        yield shard.number, record, item
+                    if not isinstance(record.value, dict):
+                        raise RejectError(f"a JSON {type(record.value).__name__}, not an object")
+                    items = use(list(handler(record.value)))
                 except RejectError as error:
                     if error.missing_column and is_first:
                         raise _wrong_columns(record, error) from error
-                    yield shard.number, record, error.reason
+                    yield number, record, error.reason
+                except SeqpackError:
+                    raise
+                except Exception as error:
+                    raise self._failed(record, error) from error
+                else:
+                    for item in items:
+                        yield number, record, item
                 is_first = False
 
     def read_by(self, handler: DatasetHandler) -> ResolvedInput:
         """The same files, all read by another handler."""
         return replace(self, handlers=[handler] * len(self.files))
 
-    def _use(self, record: Record, handler: DatasetHandler, use: Callable[[Sequence[Any]], list[T]]) -> list[T]:
-        if not isinstance(record.value, dict):
-            raise RejectError(f"a JSON {type(record.value).__name__}, not an object")
-        try:
-            return use(list(handler(record.value)))
-        except (RejectError, SeqpackError):
-            raise
-        except Exception as error:
-            raise DataError(
-                "SP107",
-                f"{record.key}: handler {self.handler!r} failed with {type(error).__name__}: {error}",
-                help="mend that row, or the handler (it should raise RejectError for rows it cannot use)",
-            ) from error
+    def _failed(self, record: Record, error: Exception) -> DataError:
+        return DataError(
+            "SP107",
+            f"{record.key}: handler {self.handler!r} failed with {type(error).__name__}: {error}",
+            help="mend that row, or the handler (it should raise RejectError for rows it cannot use)",
+        )
 
 
 def resolve_input(input: InputOptions, *, say: Say) -> ResolvedInput:

@@ -12,9 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from seqpack.core.errors import ConfigError, DataError, DataLossError, RejectError
+from seqpack.core.errors import ConfigError, DataError, DataLossError
 from seqpack.core.ledger import Ledger
-from seqpack.core.types import Sample, Span, TokenizedBatch, TokenizedSample, join_samples
+from seqpack.core.types import Sample, TokenizedBatch, TokenizedSample, join_samples
 from seqpack.hooks.specs import PromptTemplate
 from seqpack.io.readers import Record
 from seqpack.io.shards import Shard
@@ -23,22 +23,22 @@ from seqpack.options.data import LengthOptions, TextOptions
 from seqpack.pipeline.inputs import ResolvedInput
 from seqpack.pipeline.mindspeed import TOO_LONG, Rules
 from seqpack.text.catalog import open_template
-from seqpack.text.encoder import encode, encode_spans, truncate, with_end, with_ends
-from seqpack.text.engines import PIECES_COMPARED, Choice, Engine, EngineName, choose_engine
+from seqpack.text.encoder import SampleEncoder, truncate, with_end, with_ends
+from seqpack.text.engines import PIECES_COMPARED, Choice, EngineName, choose_engine
 from seqpack.text.labels import Finding, LabelCheck, TrainOn, choose
+from seqpack.text.layout import Rendered, Renderer
 from seqpack.text.plain import ControlText
 from seqpack.text.tokenizer import Tokenizer
 
-SAMPLES_PER_BATCH = 256
-"""With more, Python's collector of cycles walks over thousands of samples again and again."""
+SAMPLES_PER_BATCH = 2048
 
-CHARACTERS_PER_BATCH = 4_000_000
+CHARACTERS_PER_BATCH = 2_000_000
 SAMPLES_CHECKED = 16
 """So many samples, the first ones, are looked at for labels that are wrong."""
 
 Outcome = Literal["rejected", "dropped", "truncated", "mended"]
-_Rendered = tuple[int, Record, list[Span] | str]
-"""Number of the file, row, and the spans of a sample, or the reason why the row gives none."""
+_Row = tuple[int, Record, tuple[Sample, Rendered] | str]
+"""Number of the file, row, and a sample as it is and rendered, or the reason why the row gives none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +82,10 @@ class SampleSource:
     eos_token_id: int | None
     recipe: dict[str, Any]
     control: ControlText
+    renderer: Renderer
+    encoder: SampleEncoder
     train_on: TrainOn = "assistant"
-    allow_special_tokens: bool = False
     note: str = ""
-    engine: Engine | None = None
     ledger: Ledger = field(default_factory=Ledger)
     num_ended: int = 0
     mindspeed: Rules | None = None
@@ -105,15 +105,17 @@ class SampleSource:
             "train_on": text.trained,
             "allow_special_tokens": text.allow_special_tokens,
         }
+        control = ControlText(tokenizer)
         return cls(
             input,
             opened.template,
             tokenizer,
             opened.eos_token_id,
             recipe,
-            ControlText(tokenizer),
+            control,
+            Renderer(opened.template, None if text.allow_special_tokens else control),
+            SampleEncoder(tokenizer, control),
             text.trained,
-            text.allow_special_tokens,
             opened.note,
         )
 
@@ -128,21 +130,24 @@ class SampleSource:
     def findings(self) -> list[Finding]:
         """What is wrong with the labels of the first samples of the data."""
         first = list(islice(self._first_samples(), SAMPLES_CHECKED))
-        return LabelCheck(self.template, self.tokenizer, self.control, self.eos_token_id).findings(first)
+        return LabelCheck(self.template, self.tokenizer, self.control, self.encoder, self.eos_token_id).findings(first)
 
     def _first_samples(self) -> Iterator[Sample]:
         """Samples that the template can render, each with its key."""
         for _, record, sample in self.input.rows(self._renderable):
             if isinstance(sample, Sample):
-                yield replace(sample, key=record.key)
+                yield sample._replace(key=record.key)
 
     def _renderable(self, samples: Sequence[Sample]) -> list[Sample]:
-        self._spans(samples)  # RejectError if the template cannot use them
-        return self._chosen(samples)
+        return [sample for sample, _ in self._rendered(samples)]  # RejectError if the template cannot use them
 
-    def _chosen(self, samples: Sequence[Sample]) -> list[Sample]:
-        """The samples with what is to be trained on."""
-        return [choose(sample, self.train_on) for sample in samples]
+    def _rendered(self, samples: Sequence[Sample]) -> list[tuple[Sample, Rendered]]:
+        """The samples with what is to be trained on, and rendered; RejectError if the template cannot use one."""
+        render = self.renderer.render
+        if self.train_on == "assistant":
+            return [(sample, render(sample)) for sample in samples]
+        chosen = [choose(sample, self.train_on) for sample in samples]
+        return [(sample, render(sample)) for sample in chosen]
 
     @property
     def pad_token_id(self) -> int:
@@ -156,13 +161,13 @@ class SampleSource:
         """Decide who encodes; ``tokenize`` uses ``tokenizers`` unless this was called. DeviceError if not installed."""
 
         def pieces() -> list[str]:
-            rows = self._render()
-            texts = (span.text for _, _, spans in rows if not isinstance(spans, str) for span in spans)
-            return list(islice(texts, PIECES_COMPARED))
+            samples = self.input.rows(self._renderable)
+            spans = (self.renderer.spans(sample) for _, _, sample in samples if isinstance(sample, Sample))
+            return list(islice((span.text for sample in spans for span in sample), PIECES_COMPARED))
 
         size = sum(file.stat().st_size for file in self.files)
         choice = choose_engine(self.tokenizer, wanted, num_bytes=size, pieces=pieces)
-        self.engine = choice.engine
+        self.encoder = SampleEncoder(choice.engine, self.control)
         return choice
 
     def tokenize(
@@ -177,31 +182,19 @@ class SampleSource:
         """
         if length.append_eod:
             require_end_token(self.tokenizer, self.eos_token_id)
-        rendered = self._render(shards)
-        while batch := _take(rendered):
+        rows = self.input.rows(self._rendered, shards)
+        while batch := _take(rows):
             yield self._fit(batch, length, lost) if self.mindspeed is None else self._fit_as_mindspeed(batch, lost)
-
-    def _render(self, shards: Iterable[Shard] | None = None) -> Iterator[_Rendered]:
-        return self.input.rows(self._spans, shards)
-
-    def _spans(self, samples: Sequence[Sample]) -> list[list[Span]]:
-        """The spans of all samples of a record; RejectError if the template cannot use it."""
-        rendered = []
-        for sample in self._chosen(samples):
-            spans = self.template.spans(sample)
-            rendered.append(list(spans) if self.allow_special_tokens else self.control.guard(spans))
-            check_unicode(span.text for span in rendered[-1])
-        return rendered
 
     def _count_mended(self, record: Record, lost: Callable[[Loss], None]) -> None:
         if record.num_mended and record is not self._last_mended:  # a record may give several samples
             self._last_mended = record
             mend_row(self.ledger, lost, record)
 
-    def _fit(self, batch: Sequence[_Rendered], length: LengthOptions, lost: Callable[[Loss], None]) -> KeptBatch:
+    def _fit(self, batch: Sequence[_Row], length: LengthOptions, lost: Callable[[Loss], None]) -> KeptBatch:
         """Encode what was rendered, and look one by one only at what cannot be kept as it is."""
-        samples = [(file, record, spans) for file, record, spans in batch if not isinstance(spans, str)]
-        tokens = encode(self.engine or self.tokenizer, [spans for _, _, spans in samples], self.control)
+        samples = [(file, record, sample) for file, record, sample in batch if not isinstance(sample, str)]
+        tokens = self.encoder.encode([rendered for _, _, (_, rendered) in samples])
         if length.append_eod:
             tokens = self._ended(tokens)
         lengths, num_trained = tokens.lengths, tokens.num_trained
@@ -213,13 +206,13 @@ class SampleSource:
         changes: dict[int, TokenizedSample | None] = {}
         number = 0
         if is_odd.any() or len(samples) < len(batch) or any(record.num_mended for _, record, _ in batch):
-            for _, record, spans in batch:  # in the order of the data, so that batches do not show in what is listed
+            for _, record, sample in batch:  # in the order of the data, so that batches do not show in what is listed
                 self._count_mended(record, lost)
-                if isinstance(spans, str):
-                    reject_row(self.ledger, lost, record, spans)
+                if isinstance(sample, str):
+                    reject_row(self.ledger, lost, record, sample)
                     continue
                 if is_odd[number]:
-                    changes[number] = self._fit_odd(record.key, spans, tokens[number], length, lost)
+                    changes[number] = self._fit_odd(record.key, sample[0], tokens[number], length, lost)
                 number += 1
         is_kept = np.ones(len(samples), np.bool_)
         is_kept[[number for number, sample in changes.items() if sample is None]] = False
@@ -230,16 +223,16 @@ class SampleSource:
             num_trained = tokens.num_trained
         return KeptBatch(tokens, num_trained, files[is_kept], lines[is_kept], lengths[is_kept])
 
-    def _fit_as_mindspeed(self, batch: Sequence[_Rendered], lost: Callable[[Loss], None]) -> KeptBatch:
+    def _fit_as_mindspeed(self, batch: Sequence[_Row], lost: Callable[[Loss], None]) -> KeptBatch:
         """The same samples with the cuts of MindSpeed-LLM."""
         assert self.mindspeed is not None
-        spans_of = [spans for _, _, spans in batch if not isinstance(spans, str)]
-        fitted = iter(self.mindspeed.fit(encode_spans(self.engine or self.tokenizer, spans_of), spans_of))
+        spans_of = [self.renderer.spans(row[0]) for _, _, row in batch if not isinstance(row, str)]
+        fitted = iter(self.mindspeed.fit(self.encoder.encode_spans(spans_of), spans_of))
         kept: list[tuple[TokenizedSample, int, int, int]] = []
-        for file, record, spans in batch:
+        for file, record, row in batch:
             self._count_mended(record, lost)
-            if isinstance(spans, str):
-                reject_row(self.ledger, lost, record, spans)
+            if isinstance(row, str):
+                reject_row(self.ledger, lost, record, row)
                 continue
             sample = next(fitted)
             cut, original = sample.tokens, sample.original_length
@@ -259,7 +252,7 @@ class SampleSource:
     def _fit_odd(
         self,
         key: str,
-        spans: Sequence[Span],
+        sample: Sample,
         tokens: TokenizedSample,
         length: LengthOptions,
         lost: Callable[[Loss], None],
@@ -277,7 +270,7 @@ class SampleSource:
                 f"{key}: {len(tokens):,} tokens do not fit --seq-length {limit:,}",
                 help="raise it, or choose --on-overlong truncate | drop",
             )
-        shortened = self._truncate(spans, limit, length) if length.on_overlong == "truncate" else None
+        shortened = self._truncate(sample, limit, length) if length.on_overlong == "truncate" else None
         if shortened is None:
             reason = "longer than --seq-length" if length.on_overlong == "drop" else "no room for a trained token"
             self.ledger.drop(reason, len(tokens))
@@ -287,8 +280,9 @@ class SampleSource:
         lost(Loss(key, "truncated", "longer than --seq-length", len(tokens) - len(shortened)))
         return shortened
 
-    def _truncate(self, spans: Sequence[Span], limit: int, length: LengthOptions) -> TokenizedSample | None:
+    def _truncate(self, sample: Sample, limit: int, length: LengthOptions) -> TokenizedSample | None:
         """The sample cut to ``limit`` tokens, the end token of ``--append-eod`` among them."""
+        spans = self.renderer.spans(sample)
         shortened = truncate(self.tokenizer, spans, limit, self.control)
         if shortened is None or not length.append_eod:
             return shortened
@@ -364,25 +358,15 @@ def mend_row(ledger: Ledger, lost: Callable[[Loss], None], record: Record) -> No
     lost(Loss(record.key, "mended", "half of a surrogate pair, which is not Unicode, became U+FFFD", 0))
 
 
-def check_unicode(texts: Iterable[str]) -> None:
-    """RejectError for half a surrogate pair, at which the tokenizer would stop.
-
-    Readers mend it in the rows themselves, but a handler may unpack JSON inside a text, such as a tool's arguments.
-    """
-    try:
-        for text in texts:
-            text.encode()
-    except UnicodeEncodeError:
-        raise RejectError("text with half a surrogate pair, which is not Unicode") from None
-
-
-def _take(rendered: Iterator[_Rendered]) -> list[_Rendered]:
+def _take(rows: Iterator[_Row]) -> list[_Row]:
     """The next batch, empty at the end; both bounds keep memory small, whatever the samples are like."""
-    batch: list[_Rendered] = []
+    batch: list[_Row] = []
     size = 0
-    for item in rendered:
-        batch.append(item)
-        size += sum([len(span.text) for span in item[2]]) if not isinstance(item[2], str) else 0
+    for row in rows:
+        batch.append(row)
+        if not isinstance(row[2], str):
+            for message in row[2][0].messages:
+                size += len(message.content)
         if len(batch) >= SAMPLES_PER_BATCH or size >= CHARACTERS_PER_BATCH:
             break
     return batch

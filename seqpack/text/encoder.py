@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seqpack.core.types import IGNORE_INDEX, Span, TokenizedBatch, TokenizedSample, join_samples, running_sum
+from seqpack.core.types import IGNORE_INDEX, Span, TokenizedBatch, TokenizedSample, running_sum
+from seqpack.text.layout import Filled, Layout, Rendered
 from seqpack.text.plain import ControlText, Offsets
 from seqpack.text.tokenizer import FlatIds, Tokenizer
 
@@ -24,55 +25,125 @@ class FlatEncoder(Protocol):
 def encode(
     engine: FlatEncoder, samples: Sequence[Sequence[Span]], control: ControlText | None = None
 ) -> TokenizedBatch:
-    """Tokenize rendered samples. Each span is encoded on its own, so that no token reaches over its border.
+    """Tokenize samples given as spans; see ``SampleEncoder``."""
+    return SampleEncoder(engine, control).encode([list(spans) for spans in samples])
 
+
+class SampleEncoder:
+    """Tokenizes rendered samples, a batch with one call of the engine.
+
+    Each span is encoded on its own, so that no token reaches over its border. Fixed text of a layout is encoded once.
     ``control`` encodes the spans that are ``plain``, of which there are none without ``ControlText.guard``.
     """
-    spans = list(chain.from_iterable(samples))
-    input_ids, offsets = engine.encode_flat([span.text for span in spans])
-    if any(span.plain or span.elided for span in spans):
-        return _encode_odd(samples, input_ids, offsets, control)
-    is_trained = np.fromiter((span.train for span in spans), np.bool_, len(spans))
-    labels = np.where(np.repeat(is_trained, np.diff(offsets)), input_ids, np.int32(IGNORE_INDEX))
-    ends = offsets[running_sum(np.fromiter(map(len, samples), np.int64, len(samples)))]
-    return TokenizedBatch(input_ids, labels, np.diff(ends))
 
+    def __init__(self, engine: FlatEncoder, control: ControlText | None = None) -> None:
+        self._engine = engine
+        self._control = control
+        self._fixed: list[NDArray[np.int32]] = []
+        self._numbers: dict[str, int] = {}
+        self._tables: dict[Layout, NDArray[np.int32]] = {}
 
-def encode_spans(
-    engine: FlatEncoder, samples: Sequence[Sequence[Span]], control: ControlText | None = None
-) -> list[list[list[int]]]:
-    """Ids of each span of each sample."""
-    input_ids, offsets = engine.encode_flat([span.text for spans in samples for span in spans])
-    return list(_by_span(samples, input_ids, offsets, control))
+    def encode(self, batch: Sequence[Rendered]) -> TokenizedBatch:
+        texts: list[str] = []
+        tables: list[NDArray[np.int32]] = []
+        plain: list[NDArray[np.int32]] = []
+        for sample in batch:
+            if isinstance(sample, Filled):
+                layout, contents = sample
+                table = self._tables.get(layout)
+                tables.append(self._table(layout) if table is None else table)
+                for head, number, tail in layout.data:
+                    texts.append(f"{head}{contents[number]}{tail}")
+            else:
+                tables.append(self._span_table(sample, texts, plain))
+        return _assemble(*self._engine.encode_flat(texts), tables, self._fixed, plain)
 
+    def encode_spans(self, samples: Sequence[Sequence[Span]]) -> list[list[list[int]]]:
+        """Ids of each span of each sample, elided ones too."""
+        spans = [span for sample in samples for span in sample]
+        input_ids, offsets = self._engine.encode_flat([span.text for span in spans])
+        ids, places = input_ids.tolist(), pairwise(offsets.tolist())
+        encoded = iter([ids[start:end] for start, end in places])
+        return [[next(encoded) for _ in sample] for sample in samples]
 
-def _encode_odd(
-    samples: Sequence[Sequence[Span]],
-    input_ids: NDArray[np.int32],
-    offsets: NDArray[np.int64],
-    control: ControlText | None,
-) -> TokenizedBatch:
-    """Samples some of whose spans are not simply the ids of their text, one by one."""
-    by_span = _by_span(samples, input_ids, offsets, control)
-    return join_samples(
-        [_join(list(zip(spans, ids, strict=True))) for spans, ids in zip(samples, by_span, strict=True)]
-    )
+    def _table(self, layout: Layout) -> NDArray[np.int32]:
+        rows = [
+            (
+                self._number(slot.text) if slot.message is None else _NEXT_TEXT,
+                slot.train,
+                self._fixed[self._number(slot.end)][0] if slot.end else _NO_END,
+            )
+            for slot in layout.slots
+        ]
+        table = self._tables[layout] = np.array(rows, np.int32).reshape(-1, 3)
+        return table
 
+    def _number(self, text: str) -> int:
+        """The place of a fixed text's ids."""
+        if text not in self._numbers:
+            self._fixed.append(self._engine.encode_flat([text])[0])
+            self._numbers[text] = len(self._fixed) - 1
+        return self._numbers[text]
 
-def _by_span(
-    samples: Sequence[Sequence[Span]],
-    input_ids: NDArray[np.int32],
-    offsets: NDArray[np.int64],
-    control: ControlText | None,
-) -> Iterator[list[list[int]]]:
-    ids, places = input_ids.tolist(), iter(pairwise(offsets.tolist()))
-    for spans in samples:
-        encoded = [ids[start:end] for start, end in (next(places) for _ in spans)]
+    def _span_table(self, spans: Sequence[Span], texts: list[str], plain: list[NDArray[np.int32]]) -> NDArray[np.int32]:
+        """The table of one sample; what is to be encoded goes to ``texts``, ids of plain spans to ``plain``."""
+        rows: list[tuple[int, bool, int]] = []
+        end = _NO_END
         for index, span in enumerate(spans):
+            if span.elided and index < len(spans) - 1:
+                end = int(self._engine.encode_flat([span.text])[0][0]) if span.train else _NO_END
+                continue
             if span.plain:
-                assert control is not None
-                encoded[index] = control.encode(span.text)
-        yield encoded
+                assert self._control is not None
+                plain.append(_int32(self._control.encode(span.text)))
+                rows.append((_FIRST_PLAIN - len(plain) + 1, span.train, end))
+            else:
+                texts.append(span.text)
+                rows.append((_NEXT_TEXT, span.train, end))
+            end = _NO_END
+        return np.array(rows, np.int32).reshape(-1, 3)
+
+
+_NEXT_TEXT = -1
+_FIRST_PLAIN = -2
+_NO_END = -1
+
+
+def _assemble(
+    input_ids: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    tables: list[NDArray[np.int32]],
+    fixed: list[NDArray[np.int32]],
+    plain: list[NDArray[np.int32]],
+) -> TokenizedBatch:
+    """Ids of all encoded texts, fixed ones and plain ones in their order, with labels.
+
+    A table has a line for each piece of a sample: the number of its fixed ids, ``_NEXT_TEXT``, or a number from
+    ``_FIRST_PLAIN`` downwards; whether it is trained on; the end token its first token is labelled with or ``_NO_END``.
+    """
+    fixed = [*fixed, *plain]
+    counts = np.fromiter(map(len, tables), np.int64, len(tables))
+    source, is_trained, end = np.concatenate([np.zeros((0, 3), np.int32), *tables]).T
+    is_fixed = source != _NEXT_TEXT
+    source = np.where(source > _FIRST_PLAIN, source, len(fixed) - len(plain) + _FIRST_PLAIN - source)
+    fixed_lengths = np.fromiter(map(len, fixed), np.int64, len(fixed))
+    lengths = np.empty(len(source), np.int64)
+    lengths[~is_fixed] = np.diff(offsets)
+    lengths[is_fixed] = fixed_lengths[source[is_fixed]]
+    if is_fixed.any():
+        is_from_fixed = np.repeat(is_fixed, lengths)
+        encoded, input_ids = input_ids, np.empty(len(is_from_fixed), np.int32)
+        input_ids[~is_from_fixed] = encoded
+        input_ids[is_from_fixed] = np.concatenate([fixed[number] for number in source[is_fixed].tolist()])
+    labels = np.where(np.repeat(is_trained.astype(np.bool_), lengths), input_ids, np.int32(IGNORE_INDEX))
+    starts = running_sum(lengths)
+    borders = starts[running_sum(counts)]
+    if (has_end := end != _NO_END).any():
+        places = starts[:-1][has_end]
+        last = np.repeat(borders[1:], counts)[has_end]
+        is_open = (places < last) & (labels[np.minimum(places, len(labels) - 1)] == IGNORE_INDEX)
+        labels[places[is_open]] = end[has_end][is_open]
+    return TokenizedBatch(input_ids, labels, np.diff(borders))
 
 
 def truncate(

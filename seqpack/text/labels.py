@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
 from seqpack.core.errors import RejectError
 from seqpack.core.types import IGNORE_INDEX, Message, Sample, TokenizedSample
 from seqpack.hooks.specs import PromptTemplate
-from seqpack.text.encoder import encode
+from seqpack.text.encoder import SampleEncoder
 from seqpack.text.plain import ControlText
 from seqpack.text.tokenizer import Tokenizer
 
@@ -29,11 +29,11 @@ def choose(sample: Sample, train_on: TrainOn) -> Sample:
         if message.train is not None:
             return message
         if train_on == "all":
-            return replace(message, train=True)
-        return replace(message, train=False) if message.role in REPLIES and index != last else message
+            return message._replace(train=True)
+        return message._replace(train=False) if message.role in REPLIES and index != last else message
 
     messages = tuple(chosen(index, message) for index, message in enumerate(sample.messages))
-    return replace(sample, messages=messages)
+    return sample._replace(messages=messages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ class LabelCheck:
     template: PromptTemplate
     tokenizer: Tokenizer
     control: ControlText
+    encoder: SampleEncoder
     eos_token_id: int | None
 
     def findings(self, samples: Sequence[Sample]) -> list[Finding]:
@@ -64,7 +65,7 @@ class LabelCheck:
 
     def _tokens(self, sample: Sample) -> TokenizedSample:
         spans = self.control.guard(self.template.spans(sample))
-        return encode(self.tokenizer, [spans], self.control)[0]
+        return self.encoder.encode([spans])[0]
 
     def _prefix(self, sample: Sample) -> Finding | None:
         """SP120: the beginning of a conversation reads otherwise once it goes on."""
@@ -72,7 +73,7 @@ class LabelCheck:
         whole = self._tokens(sample).input_ids.tolist()
         for number, index in enumerate(replies[:-1]):
             try:
-                part = self._tokens(replace(sample, messages=sample.messages[: index + 1])).input_ids.tolist()
+                part = self._tokens(sample._replace(messages=sample.messages[: index + 1])).input_ids.tolist()
             except Exception:  # a plugin's template may raise anything for half a conversation, and need not take one
                 continue
             # the last token may stand there only because the text ends (efficient_eos)
@@ -96,7 +97,7 @@ class LabelCheck:
         text = "".join(span.text for span in self.template.spans(sample))
         for number, index in enumerate(i for i, message in enumerate(sample.messages) if message.role in REPLIES):
             try:
-                prompt = prompt_for(replace(sample, messages=sample.messages[:index]))
+                prompt = prompt_for(sample._replace(messages=sample.messages[:index]))
             except RejectError:  # a template need not take a conversation that breaks off here
                 continue
             if not text.startswith(prompt):
@@ -118,7 +119,8 @@ class LabelCheck:
             if not is_trained:
                 continue
             labels = list(run)
-            while len(labels) > 1 and not self.tokenizer.decode(labels[-1:]).strip():
+            # decoding loads the tokenizer a second time where another engine encodes, so what is usual is tried first
+            while labels[-1] not in ends and len(labels) > 1 and not self.tokenizer.decode(labels[-1:]).strip():
                 labels.pop()
             if labels[-1] not in ends:
                 last = self.tokenizer.decode(labels[-1:])

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 from tokenizers import Tokenizer as FastTokenizer
@@ -45,7 +44,7 @@ class ControlText:
         """
         guarded: list[Span] = []
         for span in spans:
-            if any(self._is_in(span.text[start:end]) for start, end in span.data_ranges):
+            if self.is_in_any(span.text[start:end] for start, end in span.data_ranges):
                 guarded += self._divide(span)
             else:
                 guarded.append(span)
@@ -69,22 +68,28 @@ class ControlText:
             offsets += [(start + left, start + right) for left, right in part.offsets]
         return ids, offsets
 
-    def _is_in(self, text: str) -> bool:
-        # Looking for a few characters first costs a tenth of what the regular expression does.
-        if self._pattern is None or not any(beginning in text for beginning in self._beginnings):
+    def is_in_any(self, texts: Iterable[str]) -> bool:
+        """Whether one of the texts holds an added token."""
+        pattern = self._pattern
+        if pattern is None:
             return False
-        return self._pattern.search(text) is not None
+        for text in texts:
+            for beginning in self._beginnings:
+                # Looking for a few characters first costs a tenth of what the regular expression does.
+                if beginning in text and pattern.search(text) is not None:
+                    return True
+        return False
 
     def _divide(self, span: Span) -> Iterator[Span]:
         done = 0
         for start, end in self._stretches(span):
             if start > done:
-                yield replace(span, text=span.text[done:start], content=None, data=())
+                yield span._replace(text=span.text[done:start], content=None, data=())
             content = _overlap(span.content, start, end)
-            yield replace(span, text=span.text[start:end], content=content, data=((0, end - start),), plain=True)
+            yield span._replace(text=span.text[start:end], content=content, data=((0, end - start),), plain=True)
             done = end
         if done < len(span.text):
-            yield replace(span, text=span.text[done:], content=None, data=())
+            yield span._replace(text=span.text[done:], content=None, data=())
 
     def _stretches(self, span: Span) -> list[tuple[int, int]]:
         """Ranges of the text that hold data, each reaching to the template's own added tokens around it."""

@@ -18,7 +18,7 @@ from seqpack.core.types import IGNORE_INDEX, Message, Sample, TokenizedSample
 from seqpack.hooks.host import PluginHost
 from seqpack.options.data import TextOptions
 from seqpack.text.catalog import OpenedTemplate, open_template
-from seqpack.text.encoder import encode
+from seqpack.text.encoder import SampleEncoder, encode
 from seqpack.text.labels import LabelCheck
 from seqpack.text.plain import ControlText
 from seqpack.text.template import CONTENT, TextTemplate
@@ -172,7 +172,7 @@ def test_every_reply_ends_with_a_trained_end_token(tokenizer, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_check_of_labels_agrees(tokenizer, name):
     found = opened(tokenizer, name)
-    check = LabelCheck(found.template, tokenizer, ControlText(tokenizer), found.eos_token_id)
+    check = LabelCheck(found.template, tokenizer, ControlText(tokenizer), SampleEncoder(tokenizer), found.eos_token_id)
     findings = check.findings([sample(turns, system) for turns, system, tools in CASES.values() if not tools])
     assert [finding.code for finding in findings] == (["SP121"] if name in NO_END else [])
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from seqpack.core.errors import ConfigError, RejectError
 from seqpack.core.types import Message, Sample
 from seqpack.text.chat_template import ChatTemplate
-from seqpack.text.encoder import encode
+from seqpack.text.encoder import SampleEncoder, encode
 from seqpack.text.labels import LabelCheck
 from seqpack.text.plain import ControlText
 
@@ -110,7 +110,7 @@ def test_the_check_names_the_first_token_that_differs(tokenizer):
     source = PLAIN.replace("message.content", "(message.content if loop.last else message.content | upper)")
     marked = f"{HEAD}{{% generation %}}{{{{ message.content | upper if not loop.last else message.content }}}}"
     template = ChatTemplate(f"{marked}{{% endgeneration %}}{{%- endfor %}}")
-    check = LabelCheck(template, tokenizer, ControlText(tokenizer), tokenizer.eos_token_id)
+    check = LabelCheck(template, tokenizer, ControlText(tokenizer), SampleEncoder(tokenizer), tokenizer.eos_token_id)
     messages = (
         Message("user", "a"),
         Message("assistant", "water water"),
@@ -126,10 +126,12 @@ def test_the_check_compares_with_the_prompt_for_a_reply(tokenizer):
     template = ChatTemplate(
         MARKED.replace("'<|im_start|>assistant\\n' }}{%- endif", "'<|im_start|>bot\\n' }}{%- endif")
     )
-    check = LabelCheck(template, tokenizer, ControlText(tokenizer), tokenizer.eos_token_id)
+    check = LabelCheck(template, tokenizer, ControlText(tokenizer), SampleEncoder(tokenizer), tokenizer.eos_token_id)
     (finding,) = check.findings([Sample(MESSAGES, key="f:1")])
     assert finding.code == "SP120" and "reply 1 is not trained on after what asks for it" in finding.text
-    good = LabelCheck(ChatTemplate(MARKED), tokenizer, ControlText(tokenizer), tokenizer.eos_token_id)
+    good = LabelCheck(
+        ChatTemplate(MARKED), tokenizer, ControlText(tokenizer), SampleEncoder(tokenizer), tokenizer.eos_token_id
+    )
     assert good.findings([Sample(MESSAGES)]) == []
 
 

@@ -7,6 +7,7 @@ import pytest
 from seqpack.core.errors import ConfigError
 from seqpack.core.types import Message, Sample
 from seqpack.options.data import TextOptions
+from seqpack.text.encoder import SampleEncoder
 from seqpack.text.labels import LabelCheck, choose
 from seqpack.text.plain import ControlText
 
@@ -62,5 +63,7 @@ def test_flags_that_disagree(tokenizer_dir, options):
 
 def test_the_check_finds_nothing_in_a_good_template(tokenizer, qwen):
     good = Sample((*ROWS.messages[:2], Message("user", "c"), Message("assistant", "d")))
-    check = LabelCheck(qwen, tokenizer, ControlText(tokenizer), tokenizer.token_id("<|im_end|>"))
+    check = LabelCheck(
+        qwen, tokenizer, ControlText(tokenizer), SampleEncoder(tokenizer), tokenizer.token_id("<|im_end|>")
+    )
     assert check.findings([good, good]) == []

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from seqpack.core.errors import DataError
 from seqpack.io.readers import streams
 from seqpack.io.readers.record import Part, Record, mended
-from seqpack.io.readers.streams import text_chunks, text_lines
+from seqpack.io.readers.streams import byte_lines, decode_line, text_chunks
 
 SPACE = " \t\r\n"
+
+EXACT_INTEGERS = 2.0**53
+"""Integers from here on may not be what a float says they are."""
 
 NEAR_END = 16
 """JSON's longest literals and escapes are shorter: an error this near to the end may only lack what comes next."""
@@ -21,15 +27,49 @@ NEAR_END = 16
 
 def read_json_lines(path: Path, part: Part | None = None) -> Iterator[Record]:
     """One value per line, of the bytes ``part`` if it is given; blank lines are passed over."""
-    for number, line in text_lines(path, part):
-        if line.isspace():
-            continue
+    for number, line in byte_lines(path, part):
         try:
-            # without its end, after which JSON's columns would count from 1 again
-            value, num_mended = _mend(_DECODER.decode(line.rstrip()), line)
-        except (ValueError, RecursionError) as error:
-            raise _invalid(f"{path}:{number}", error, help=_line_help(line, number)) from error
-        yield Record(path, number, value, num_mended)
+            value = orjson.loads(line)
+        except orjson.JSONDecodeError:  # a blank line, half a surrogate pair, NaN, or indeed not JSON
+            value = None
+        if type(value) is dict and _is_certain(value, line):
+            yield Record(path, number, value)
+        else:
+            yield from _read_line(path, number, decode_line(path, number, line))
+
+
+def _read_line(path: Path, number: int, line: str) -> Iterator[Record]:
+    """The value of a line by the slow parser, which sees everything and says what is wrong."""
+    if not line or line.isspace():
+        return
+    try:
+        # without its end, after which JSON's columns would count from 1 again
+        value, num_mended = _mend(_DECODER.decode(line.rstrip()), line)
+    except (ValueError, RecursionError) as error:
+        raise _invalid(f"{path}:{number}", error, help=_line_help(line, number)) from error
+    yield Record(path, number, value, num_mended)
+
+
+def _is_certain(value: dict[str, Any], line: bytes) -> bool:
+    """Whether the fast parser cannot have lost anything: it keeps one of two equal keys, and rounds long integers.
+
+    Every key is followed by ``":``, or by blanks and a colon, and inside of texts no quote stands without a backslash.
+    So as many ``":`` as keys, and no blank before a colon, mean that no key came twice.
+    """
+    return line.count(b'":') == _num_keys(value) and b'" :' not in line and b'"\t:' not in line
+
+
+def _num_keys(value: Any) -> float:
+    """Keys of all objects in a value; infinite if there is a number that may have been rounded."""
+    if type(value) is dict:
+        total: float = len(value)
+        for item in value.values():
+            if type(item) is not str:
+                total += _num_keys(item)
+        return total
+    if type(value) is list:
+        return sum([_num_keys(item) for item in value if type(item) is not str])
+    return math.inf if type(value) is float and abs(value) >= EXACT_INTEGERS else 0
 
 
 def read_json(path: Path) -> Iterator[Record]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One row. ``value`` is what stands there, which need not be an object.
+class Record(NamedTuple):
+    """One row. ``value`` is what stands there, which need not be an object. (A tuple, since millions are made.)
 
     ``line`` counts from 1: the line the row begins on in JSON Lines, text and CSV; the row itself in the other kinds.
     ``num_mended`` counts the characters that were replaced by U+FFFD because they are not Unicode.

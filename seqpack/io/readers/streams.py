@@ -33,13 +33,18 @@ def text_lines(path: Path, part: Part | None = None) -> Iterator[tuple[int, str]
 
     DataError naming file:line if the file cannot be read, a line is not UTF-8, or longer than ``MAX_ROW_BYTES``.
     """
-    for number, line in _byte_lines(path, part):
-        try:
-            text = line.decode()
-        except UnicodeDecodeError as error:
-            raise _not_utf8(path, number, line if number == 1 else b"", error) from error
-        if number > 1 or (text := text.removeprefix("\ufeff")):
+    for number, line in byte_lines(path, part):
+        if text := decode_line(path, number, line):
             yield number, text
+
+
+def decode_line(path: Path, number: int, line: bytes) -> str:
+    """The text of line ``number``, the first without a byte order mark; DataError naming file:line if it is not UTF-8."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, number, line if number == 1 else b"", error) from error
+    return text.removeprefix("\ufeff") if number == 1 else text
 
 
 def text_chunks(path: Path) -> Iterator[str]:
@@ -64,7 +69,8 @@ def _decode(decoder: codecs.IncrementalDecoder, chunk: bytes, path: Path, line: 
         raise _not_utf8(path, line, start if line == 1 else b"", error) from error
 
 
-def _byte_lines(path: Path, part: Part | None) -> Iterator[tuple[int, bytes]]:
+def byte_lines(path: Path, part: Part | None = None) -> Iterator[tuple[int, bytes]]:
+    """As ``text_lines``, before decoding."""
     part = part or Part()
     number, place = part.first_line - 1, part.start
     with _stream(path) as (stream, where):
