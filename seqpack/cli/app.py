@@ -20,6 +20,7 @@ LAZY_COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("Look", "One pack: its samples, trained tokens and mask."),
     "preprocess": ("Prepare", "Raw files to tokens and labels, packed or not."),
     "pack": ("Prepare", "Pack a tokenized set again at another length, without tokenizing."),
+    "merge": ("Prepare", "The data set out of parts that several machines made."),
     "train": ("Train", "Train a model on a data set."),
     "convert": ("Weights", "Weights between Hugging Face and Megatron-core."),
     "demo": ("Meta", "The whole road on a small data set, in about two minutes."),

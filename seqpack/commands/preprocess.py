@@ -31,7 +31,7 @@ def preprocess(
     from seqpack.pipeline.preprocess import preprocess as run
     from seqpack.report.console import Console
     from seqpack.report.inputs import report_inputs
-    from seqpack.report.written import report_data_set
+    from seqpack.report.written import report_result
 
     console = Console(output)
     for note in ignored.notes():
@@ -39,4 +39,4 @@ def preprocess(
     options = (input, text, length, pack, write, work, compat)
     result = run(*options, resolved=resolved.to_yaml(), progress=console.progress, say=console.note)
     report_inputs(console, input.input, result.sources)
-    report_data_set(console, result)
+    report_result(console, result)

@@ -130,6 +130,11 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "What was asked for has no place in this run, such as --strategy where nothing is packed.",
         "Leave the flag out, or add the one it belongs to; the message names it.",
     ),
+    "SP029": Diagnostic(
+        "no such share",
+        "--shard-index counts from 0 and must be below --num-shards; the one means nothing without the other.",
+        "Give both, or run under srun or torchrun, whose variables say both.",
+    ),
     # 1xx: data
     "SP101": Diagnostic(
         "input not found",
@@ -251,6 +256,11 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "--pack and --neat-pack place samples side by side; documents are one stream that Megatron's pretraining cuts.",
         "Leave out --pack and --neat-pack.",
     ),
+    "SP140": Diagnostic(
+        "the same sample several times",
+        "Samples with the same tokens and labels as an earlier one count several times in training.",
+        "Leave all but the first out with --dedup exact, unless they are meant to count more.",
+    ),
     # 2xx: training
     "SP201": Diagnostic(
         "samples cannot be kept apart",
@@ -294,10 +304,26 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "The message names them.",
     ),
     # 3xx: manifest
+    "SP301": Diagnostic(
+        "made of something else",
+        "A data set, or parts of one, of this name was made with another template, tokenizer, handler, option, version "
+        "of seqpack or other files; the message names what changed.",
+        "Replace it with --overwrite, or choose another --output-prefix.",
+    ),
     "SP302": Diagnostic(
         "data and model have different tokenizers",
         "The same ids mean other tokens to the model than to the data.",
         "Preprocess the data with the model's tokenizer.",
+    ),
+    "SP303": Diagnostic(
+        "two runs want the same output",
+        "Another process is writing the data set of this name; together they would spoil it.",
+        "Wait for the other run, or choose another --output-prefix; to share the work, give both --shard-index.",
+    ),
+    "SP304": Diagnostic(
+        "parts are missing",
+        "A data set is made when every part of the data is tokenized, and some are not, or none are here.",
+        "Run preprocess again with the same options: it makes what is missing. Then merge.",
     ),
     # 4xx: weights
     "SP401": Diagnostic(

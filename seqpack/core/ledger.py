@@ -17,6 +17,10 @@ class Count:
         return Count(self.samples + other.samples, self.tokens + other.tokens)
 
 
+DUPLICATE = "duplicate of another sample"
+"""The reason ``--dedup`` drops for; it was asked for, so it is no loss."""
+
+
 @dataclass(slots=True)
 class Ledger:
     """What happened to every row and token of a data set.
@@ -95,8 +99,9 @@ class Ledger:
 
     @property
     def loss_share(self) -> float:
-        """Share of rows that are not in the output at all."""
-        return (self.num_rejected + self.all_dropped.samples) / self.rows if self.rows else 0.0
+        """Share of rows that are not in the output at all, those left out as duplicates not counted."""
+        lost = self.num_rejected + self.all_dropped.samples - self.dropped.get(DUPLICATE, Count()).samples
+        return lost / self.rows if self.rows else 0.0
 
     def check(self) -> None:
         """in = trained + context + truncated + dropped, in tokens and in samples. A failure is a bug of ours."""

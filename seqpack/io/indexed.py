@@ -72,15 +72,25 @@ def write_index(
     path: Path, lengths: NDArray[np.int32], dtype: np.dtype[Any], documents: NDArray[np.int64] | None = None
 ) -> None:
     """Write an ``.idx``. Without ``documents`` (its document index) every sequence is a document of its own."""
-    offsets = np.zeros(len(lengths), np.int64)
-    np.cumsum(lengths[:-1], dtype=np.int64, out=offsets[1:])
-    if documents is None:
-        documents = np.arange(len(lengths) + 1, dtype=np.int64)
+    count = len(lengths)
+    num_documents = count + 1 if documents is None else len(documents)
     with path.open("wb") as file:
-        file.write(_HEADER.pack(MAGIC, VERSION, CODES[dtype], len(lengths), len(documents)))
-        for array, kind in ((lengths, "<i4"), (offsets * dtype.itemsize, "<i8"), (documents, "<i8")):
-            file.write(array.astype(kind, copy=False).data)
+        file.write(_HEADER.pack(MAGIC, VERSION, CODES[dtype], count, num_documents))
+        file.write(lengths.astype("<i4", copy=False).data)
+        offset = 0  # a piece at a time: these arrays may be several times as large as all that is known of the rows
+        for first in range(0, count, _INDEX_PIECE):
+            sizes = lengths[first : first + _INDEX_PIECE].astype(np.int64) * dtype.itemsize
+            ends = offset + np.cumsum(sizes)
+            file.write((ends - sizes).astype("<i8", copy=False).data)
+            offset = int(ends[-1])
+        for first in range(0, num_documents, _INDEX_PIECE):
+            last = min(first + _INDEX_PIECE, num_documents)
+            piece = np.arange(first, last) if documents is None else documents[first:last]
+            file.write(piece.astype("<i8", copy=False).data)
         _flush(file)
+
+
+_INDEX_PIECE = 1 << 16
 
 
 class IndexedDataset:

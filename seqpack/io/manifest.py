@@ -28,10 +28,14 @@ class TokenizerRecord:
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """Size in bytes and SHA-256 of a file that belongs to the set, or that it was made from."""
+    """Size in bytes and SHA-256 of a file that belongs to the set, or that it was made from.
+
+    ``modified`` is the time an input was last changed, in ns; a file of another time may still be the same.
+    """
 
     size: int
     sha256: str
+    modified: int | None = None
 
     @classmethod
     def of(cls, path: Path) -> FileRecord:

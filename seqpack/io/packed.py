@@ -6,9 +6,11 @@ is the part of a row that one sample fills.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -125,11 +127,8 @@ class PieceIndex:
         )
 
     def write(self, path: Path) -> None:
-        names = ("row", "sample", "length", "num_targets", "source", "line")
-        table = pa.table({name: _arrow(getattr(self, name)) for name in names})
-        table = table.replace_schema_metadata({"sources": json.dumps(self.sources)})
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-            writer.write_table(table)
+        with PieceIndexWriter(path, self.sources) as writer:
+            writer.add(self)
 
     @classmethod
     def read(cls, path: Path) -> PieceIndex:
@@ -140,6 +139,58 @@ class PieceIndex:
             raise FormatError("SP105", f"{path} is not a piece index: {error}", help="make the set again") from error
         columns: dict[str, NDArray[Any]] = {name: table[name].to_numpy() for name in table.column_names}
         return cls(sources=sources, **columns)
+
+
+class PieceIndexWriter:
+    """Writes a piece index batch by batch; what was added last lies in the last rows."""
+
+    def __init__(self, path: Path, sources: tuple[str, ...]) -> None:
+        self._schema = pa.schema(
+            [(name, pa.from_numpy_dtype(kind)) for name, kind in _PIECE_COLUMNS.items()],
+            metadata={"sources": json.dumps(sources)},
+        )
+        self._file = pa.OSFile(str(path), "wb")
+        self._writer = pa.ipc.new_file(self._file, self._schema)
+
+        self._waiting: dict[str, list[NDArray[Any]]] = {name: [] for name in _PIECE_COLUMNS}
+
+    def add(self, pieces: PieceIndex) -> None:
+        for name, kind in _PIECE_COLUMNS.items():
+            self._waiting[name].append(getattr(pieces, name).astype(kind, copy=False))
+        if sum(map(len, self._waiting["row"])) >= _PIECES_PER_BATCH:
+            self._write(_PIECES_PER_BATCH)
+
+    def _write(self, size: int) -> None:
+        """Write what waits in batches of ``size``, so that nobody can tell how it came; the rest goes on waiting."""
+        columns = {name: np.concatenate(parts) for name, parts in self._waiting.items() if parts}
+        count = len(columns["row"]) if columns else 0
+        done = count - count % size
+        for first in range(0, done, size):
+            arrays = [_arrow(columns[name][first : first + size]) for name in _PIECE_COLUMNS]
+            self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
+        self._waiting = {name: [columns[name][done:]] if count > done else [] for name in _PIECE_COLUMNS}
+
+    def __enter__(self) -> PieceIndexWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._file, contextlib.suppress(OSError) if error else contextlib.nullcontext():
+            if error is None:
+                self._write(max(1, sum(map(len, self._waiting["row"]))))
+            self._writer.close()
+
+
+_PIECES_PER_BATCH = 1 << 16
+_PIECE_COLUMNS: dict[str, type[np.integer]] = {
+    "row": np.int64,
+    "sample": np.int64,
+    "length": np.int32,
+    "num_targets": np.int32,
+    "source": np.int32,
+    "line": np.int64,
+}
 
 
 def _arrow(values: NDArray[np.integer]) -> pa.Array:
@@ -154,7 +205,7 @@ class PackedDataset:
     def __init__(self, paths: DataSetPaths, manifest: Manifest) -> None:
         self.paths = paths
         self.manifest = manifest
-        _check_sizes(paths, manifest)
+        check_sizes(paths, manifest)
         self.pieces = PieceIndex.read(paths.index)
         self._input_ids = IndexedDataset(paths.column("input_ids"))
         self._labels = IndexedDataset(paths.column("labels"))
@@ -234,7 +285,8 @@ class PackedDataset:
         return summed
 
 
-def _check_sizes(paths: DataSetPaths, manifest: Manifest) -> None:
+def check_sizes(paths: DataSetPaths, manifest: Manifest) -> None:
+    """FormatError unless all files of the set are there and as large as its manifest says."""
     for path in paths.files:
         record = manifest.files.get(_suffix(paths, path))
         size = path.stat().st_size if path.is_file() else None

@@ -17,19 +17,10 @@ UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, e
 
 
 @contextlib.contextmanager
-def partial_folder(target: Path) -> Iterator[Path]:
-    """A hidden folder beside ``target`` to write into; it is removed at the end, whatever happens.
-
-    Folders that killed runs of this machine left for the same target are removed first. A full disk, and a folder that
-    may not be written to, become a DeviceError.
-    """
-    parent = target.parent
-    folder = parent / f"{_stem(target)}{os.getpid()}"
+def disk_errors(parent: Path) -> Iterator[None]:
+    """A full disk, and a folder that may not be written to, become a DeviceError."""
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(target)
-        folder.mkdir()
-        yield folder
+        yield
     except OSError as error:
         if error.errno in UNWRITABLE:
             raise DeviceError(
@@ -38,8 +29,24 @@ def partial_folder(target: Path) -> Iterator[Path]:
                 help="free some space or choose another output folder; nothing was published",
             ) from error
         raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def partial_folder(target: Path) -> Iterator[Path]:
+    """A hidden folder beside ``target`` to write into; it is removed at the end, whatever happens.
+
+    Folders that killed runs of this machine left for the same target are removed first. Errors as ``disk_errors``.
+    """
+    parent = target.parent
+    folder = parent / f"{_stem(target)}{os.getpid()}"
+    with disk_errors(parent):
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(target)
+            folder.mkdir()
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def publish(folder: Path, destination: Path, names: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ numbers of their lines, so nobody can tell from them how the data were cut.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +15,21 @@ from seqpack.io.readers import Record, read_records
 from seqpack.io.readers.arrow_rows import read_parquet, row_groups
 from seqpack.io.readers.json_rows import read_json_lines
 from seqpack.io.readers.record import Part
+from seqpack.io.readers.streams import unreadable
 
 SHARD_BYTES = 4 << 20
 """Many more shards than workers, so that long rows in one place do not leave the others idle at the end."""
 
+MOST_SHARDS = 1024
+"""Larger data are cut into larger shards instead of more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Rows of one file from line ``first_line`` on; ``number`` is that of the file.
+    """Rows of one file from line ``first_line`` on; ``number`` is that of the file, ``index`` that of the shard.
 
     ``start`` and ``end`` are bytes of a JSON Lines file and row groups of a Parquet file; ``end`` None is the end.
+    ``digest`` is the SHA-256 of the file up to the end of a shard of JSON Lines, of the whole file in other kinds.
     """
 
     file: Path
@@ -31,6 +37,8 @@ class Shard:
     first_line: int = 1
     start: int = 0
     end: int | None = None
+    index: int = 0
+    digest: str = ""
 
     @property
     def key(self) -> str:
@@ -38,25 +46,33 @@ class Shard:
 
 
 def whole_files(files: Sequence[Path]) -> Iterator[Shard]:
-    """One shard per file."""
+    """One shard per file, without digests."""
     return (Shard(file, number) for number, file in enumerate(files))
 
 
 def cut(files: Sequence[Path]) -> Iterator[Shard]:
-    """Shards of about ``SHARD_BYTES``, found as they are asked for; DataError for a file that cannot be read."""
+    """All shards in order, found as they are asked for: the same for the same files, whoever asks.
+
+    DataError for a file that cannot be read.
+    """
+    size = shard_bytes(files)
+    index = 0
     for number, file in enumerate(files):
-        if file.suffix == ".jsonl" and file.stat().st_size > SHARD_BYTES:
-            yield from _cut_lines(file, number)
-        elif file.suffix == ".parquet" and file.stat().st_size > SHARD_BYTES:
-            yield from _cut_row_groups(file, number)
-        else:
-            yield Shard(file, number)
+        for shard in _cut_file(file, number, size, index):
+            yield shard
+            index += 1
 
 
-def estimate(files: Iterable[Path]) -> int:
+def shard_bytes(files: Iterable[Path]) -> int:
+    """About how large shards are."""
+    return max(SHARD_BYTES, sum(file.stat().st_size for file in files) // MOST_SHARDS)
+
+
+def estimate(files: Sequence[Path]) -> int:
     """About how many shards ``cut`` will find."""
+    size = shard_bytes(files)
     splittable = (".jsonl", ".parquet")
-    return sum(1 + (file.stat().st_size // SHARD_BYTES if file.suffix in splittable else 0) for file in files)
+    return sum(1 + (file.stat().st_size // size if file.suffix in splittable else 0) for file in files)
 
 
 def read_shard(shard: Shard) -> Iterator[Record]:
@@ -67,23 +83,46 @@ def read_shard(shard: Shard) -> Iterator[Record]:
     return read(shard.file, Part(shard.first_line, shard.start, shard.end))
 
 
-def _cut_lines(path: Path, number: int) -> Iterator[Shard]:
+def _cut_file(path: Path, number: int, size: int, index: int) -> Iterator[Shard]:
+    if path.suffix == ".jsonl":
+        yield from _cut_lines(path, number, size, index)
+        return
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(path, "its beginning", error) from error
+    if path.suffix == ".parquet" and path.stat().st_size > size:
+        yield from _cut_row_groups(path, number, size, index, digest)
+    else:
+        yield Shard(path, number, index=index, digest=digest)
+
+
+def _cut_lines(path: Path, number: int, size: int, index: int) -> Iterator[Shard]:
     start, line = 0, 1
-    with path.open("rb") as file:
-        while block := file.read(SHARD_BYTES):
-            rest = b"" if block.endswith(b"\n") else file.readline()
-            end = start + len(block) + len(rest)
-            yield Shard(path, number, line, start, end)
-            start, line = end, line + block.count(b"\n") + rest.endswith(b"\n")
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while (block := file.read(size)) or not start:
+                rest = b"" if block.endswith(b"\n") else file.readline()
+                digest.update(block)
+                digest.update(rest)
+                end = start + len(block) + len(rest)
+                yield Shard(path, number, line, start, end, index, digest.hexdigest())
+                start, line, index = end, line + block.count(b"\n") + rest.endswith(b"\n"), index + 1
+                if not block:
+                    break
+    except OSError as error:
+        raise unreadable(path, f"line {line}", error) from error
 
 
-def _cut_row_groups(path: Path, number: int) -> Iterator[Shard]:
-    start, line, size, rows = 0, 1, 0, 0
+def _cut_row_groups(path: Path, number: int, size: int, index: int, digest: str) -> Iterator[Shard]:
+    start, line, held, rows = 0, 1, 0, 0
     groups = row_groups(path)
     if not groups:
-        yield Shard(path, number)
+        yield Shard(path, number, index=index, digest=digest)
     for group, (num_rows, num_bytes) in enumerate(groups):
-        size, rows = size + num_bytes, rows + num_rows
-        if size >= SHARD_BYTES or group == len(groups) - 1:
-            yield Shard(path, number, line, start, group + 1)
-            start, line, size, rows = group + 1, line + rows, 0, 0
+        held, rows = held + num_bytes, rows + num_rows
+        if held >= size or group == len(groups) - 1:
+            yield Shard(path, number, line, start, group + 1, index, digest)
+            start, line, held, rows, index = group + 1, line + rows, 0, 0, index + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -128,6 +129,9 @@ class LengthOptions:
         "truncate", "A sample longer than --seq-length: cut inside its texts, leave out, or stop."
     )
     max_drop: float = option(0.05, "Stop with exit code 4 if a larger share of rows is left out.", min=0, max=1)
+    dedup: Literal["none", "exact"] = option(
+        "none", "exact: of samples with the same tokens and labels only the first goes into the set."
+    )
     append_eod: bool = option(
         False,
         "End every document or sample with the end token, if it does not end so already (under --compat mindspeed: "
@@ -182,6 +186,66 @@ class WorkOptions:
     workers: int | None = option(
         None, "Processes that tokenize, all cores by default; the data do not depend on it.", min=1
     )
+    shard_index: int | None = option(
+        None,
+        "Do one share of the data, from 0, as one of --num-shards runs on any machines that share the disk; "
+        "seqpack merge then makes the set. Default: SLURM_PROCID, RANK.",
+        min=0,
+    )
+    num_shards: int | None = option(
+        None, "Number of such runs; 1 takes no notice of the environment. Default: SLURM_NTASKS, WORLD_SIZE.", min=1
+    )
+
+    def __post_init__(self) -> None:
+        index, count = self.share
+        which = self.shard_index is not None or count == 1 or _share_of_environment() is not None
+        if index >= count or not which:
+            raise ConfigError(
+                "SP029",
+                f"--shard-index {index} is not below --num-shards {count}" if which else "--shard-index is missing",
+                help="give both flags, counting from 0, or run under srun or torchrun, which say both",
+            )
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """Which share of how many is ours: from the flags, or else from what srun or torchrun says."""
+        index, count = (0, 1) if self.num_shards == 1 else _share_of_environment() or (0, 1)
+        return (
+            index if self.shard_index is None else self.shard_index,
+            count if self.num_shards is None else self.num_shards,
+        )
+
+    @property
+    def is_share(self) -> bool:
+        """Whether this run does a share of the data only."""
+        return self.share[1] > 1
+
+    def takes(self, shard: int) -> bool:
+        """Whether the shard with this number is ours."""
+        index, count = self.share
+        return shard % count == index
+
+
+def _share_of_environment() -> tuple[int, int] | None:
+    for names in (("SLURM_PROCID", "SLURM_NTASKS"), ("RANK", "WORLD_SIZE")):
+        values = [os.environ.get(name, "") for name in names]
+        if all(value.isdigit() for value in values):
+            return int(values[0]), int(values[1])
+    return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MergeOptions:
+    """Result"""
+
+    output_prefix: Path = option(
+        help="The --output-prefix of the runs that made the parts.",
+        flags=("--output-prefix",),
+        short="-o",
+        positional=True,
+        metavar="PREFIX",
+    )
+    overwrite: bool = option(False, "Replace a data set that exists.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,15 +14,15 @@ from seqpack.hooks.specs import PackingStrategy
 
 
 def make_plan(
-    strategy: Component[PackingStrategy], lengths: NDArray[np.int64], *, seq_length: int, seed: int
+    strategy: Component[PackingStrategy], lengths: NDArray[np.integer], *, seq_length: int, seed: int
 ) -> PackPlan:
     """Plan and check: every sample placed once and whole, no pack over ``seq_length``, none empty.
 
     Raises PluginError, naming the plugin, if the plan is not right or the strategy fails.
     """
     make: Callable[[], PackingStrategy] = strategy.load()
-    lengths = lengths.view()
-    lengths.flags.writeable = False  # a strategy that sorts them in place would pass the check and mix up the data
+    lengths = lengths.astype(np.int64)  # a copy: a strategy that sorts it in place would mix up the data
+    lengths.flags.writeable = False
     try:
         plan = make().plan(lengths, seq_length=seq_length, rng=np.random.default_rng(seed))
         problem = find_problem(plan, lengths, seq_length=seq_length)
@@ -37,7 +37,7 @@ def make_plan(
     return plan
 
 
-def find_problem(plan: PackPlan, lengths: NDArray[np.int64], *, seq_length: int) -> str:
+def find_problem(plan: PackPlan, lengths: NDArray[np.integer], *, seq_length: int) -> str:
     """What is wrong with a plan of whole samples, or an empty string."""
     if plan.seq_length != seq_length:
         return f"it is for --seq-length {plan.seq_length}, not {seq_length}"

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-
 from seqpack.core.errors import ConfigError
 from seqpack.handlers.detect import ALPACA, TEXT
 from seqpack.handlers.mindspeed import MindSpeedAlpacaHandler
-from seqpack.io.indexed import idx_path, write_index
-from seqpack.io.packed import COLUMNS, DataSetPaths, PieceIndex
 from seqpack.options.compat import CompatOptions
 from seqpack.options.data import LengthOptions, PackOptions
 from seqpack.pipeline.inputs import ResolvedInput
-from seqpack.pipeline.mindspeed import SHORT_SIDE_TEMPLATES, DocumentRules, Rules, TurnRule, document_index
+from seqpack.pipeline.mindspeed import SHORT_SIDE_TEMPLATES, DocumentRules, Rules, TurnRule
 from seqpack.pipeline.samples import SampleSource, require_end_token
 from seqpack.text.layout import Renderer
 from seqpack.text.tokenizer import Tokenizer
@@ -51,13 +45,6 @@ def document_rules(
         filler_id=tokenizer.num_tokens,
         multiple_of=compat.pad_to_multiple_of or 1,
     )
-
-
-def write_mindspeed_documents(paths: DataSetPaths, pieces: PieceIndex, is_kept: Sequence[bool]) -> None:
-    """Give the files of an unpacked set the document index MindSpeed-LLM gives them."""
-    documents = document_index(np.array(is_kept, np.bool_))
-    for column in COLUMNS:
-        write_index(idx_path(paths.column(column)), pieces.length, np.dtype("<i4"), documents)
 
 
 def _unknown(what: str, *, covered: str) -> ConfigError:

@@ -1,59 +1,62 @@
-"""The same work on a source of samples in this process, or shard by shard in several."""
+"""The same work on every shard of the data, in this process or in several."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
-from seqpack.core.ledger import Ledger
 from seqpack.core.progress import Progress
-from seqpack.io.shards import Shard, cut, estimate, whole_files
-from seqpack.pipeline.samples import SampleSource
+from seqpack.io.shards import Shard, estimate
+from seqpack.text.tokenizer import Tokenizer
 
 T = TypeVar("T")
-Part = Callable[[SampleSource, int, Iterable[Shard], Callable[[int], None]], T]
-"""``part(source, number, shards, advance)`` does the work for these shards, calling ``advance(samples)`` as it goes."""
+Advance = Callable[[int], None]
+"""Hears how many samples were done since the last call."""
 
 
 def distribute(
-    source: SampleSource, part: Part[T], *, workers: int | None, progress: Progress
+    shards: Iterable[Shard],
+    work: Callable[[Shard, Advance], tuple[T, int]],
+    *,
+    files: Sequence[Path],
+    tokenizer: Tokenizer,
+    workers: int | None,
+    progress: Progress,
 ) -> Generator[T, None, None]:
-    """Results of ``part`` in the order of the data, all at once or shard by shard; ``source.ledger`` counts all rows.
+    """Results of ``work``, which also counts its samples, in the order of ``shards``; ``files`` are all that are cut.
 
     ``workers`` None means all cores. There are never more of them than shards, so that small data need no other
-    process. Errors as ``tokenize`` raises them, and DeviceError if a worker dies repeatedly.
+    process. Errors as ``work`` raises them, and DeviceError if a worker dies repeatedly.
     """
     wanted = workers or len(os.sched_getaffinity(0))
-    number = min(wanted, estimate(source.files)) if wanted > 1 else 1
+    number = min(wanted, estimate(files)) if wanted > 1 else 1
     with progress("tokenize", unit="samples") as advance:
         if number == 1:
             with _one_thread_each() if wanted == 1 else contextlib.nullcontext():
-                result = part(source, 0, whole_files(source.files), advance)
-            yield result
+                for shard in shards:
+                    yield work(shard, advance)[0]
         else:
-            yield from _in_workers(source, part, number, advance)
+            tokenizer.load()  # once, not in every worker that comes to a sample that is too long
+            for result, count in _in_workers(shards, work, number):
+                advance(count)
+                yield result
 
 
 def _in_workers(
-    source: SampleSource, part: Part[T], workers: int, advance: Callable[[int], None]
-) -> Generator[T, None, None]:
+    shards: Iterable[Shard], work: Callable[[Shard, Advance], tuple[T, int]], workers: int
+) -> Iterator[tuple[T, int]]:
     from seqpack.pipeline.workers import run_on_shards, stop_if_orphaned
 
     parent = os.getpid()
-    source.tokenizer.load()  # once, not in every worker that comes to a sample that is too long
 
-    def work(number: int, shard: Shard) -> tuple[T, Ledger, int]:
-        mine = source.uncounted()
-        return part(mine, number, [shard], lambda samples: stop_if_orphaned(parent)), mine.ledger, mine.num_ended
+    def serve(shard: Shard) -> tuple[T, int]:
+        return work(shard, lambda samples: stop_if_orphaned(parent))
 
-    with _one_thread_each(), contextlib.closing(run_on_shards(cut(source.files), work, workers=workers)) as results:
-        for result, ledger, num_ended in results:
-            source.ledger.add(ledger)
-            source.num_ended += num_ended
-            advance(ledger.kept.samples)
-            yield result
+    with _one_thread_each(), contextlib.closing(run_on_shards(shards, serve, workers=workers)) as results:
+        yield from results
 
 
 @contextlib.contextmanager

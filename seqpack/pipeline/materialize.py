@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,24 +13,16 @@ from seqpack.core.progress import Progress, no_progress
 from seqpack.core.segments import cu_seqlens_from_lengths
 from seqpack.core.types import IGNORE_INDEX, MaskMode, PackedSequence
 from seqpack.io.indexed import IndexedDataset, IndexedWriter
-from seqpack.io.packed import DataSetPaths, PieceIndex
+from seqpack.io.packed import DataSetPaths, PieceIndexWriter
+from seqpack.pipeline.table import Table, TokenSource, pieces_of_table
 
 TOKENS_PER_BATCH = 1 << 18
 """Tokens gathered at a time: bounds memory, and amortises the cost of a numpy call."""
 
+BYTES_MAPPED = 64 << 20
+"""So much of mapped files is read before their memory is given back, which costs the pages that are read again."""
 
-@dataclass(frozen=True, slots=True)
-class TokenSource:
-    """Tokenized samples: ``starts``, ``lengths`` ``[samples]`` say where each lies in ``input_ids`` and ``labels``."""
-
-    input_ids: NDArray[np.int32]
-    labels: NDArray[np.int32]
-    starts: NDArray[np.int64]
-    pieces: PieceIndex
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        return self.pieces.length.astype(np.int64)
+PAGE_BYTES = 4096
 
 
 def write_packs(
@@ -53,20 +44,25 @@ def write_packs(
         IndexedWriter(paths.column("input_ids")) as input_ids,
         IndexedWriter(paths.column("labels")) as labels,
         IndexedWriter(paths.column("attention_mask")) as attention_mask,
+        PieceIndexWriter(paths.index, source.sources) as pieces,
         progress("write", len(plan), "packs") as advance,
     ):
+        num_tokens = touched = 0
         for first in range(0, len(plan), rows_per_batch):
             last = min(first + rows_per_batch, len(plan))
-            batch = _gather(plan, first, last, source)
+            batch = _Batch.of(plan, first, last, source)
             lengths = np.full(last - first, plan.seq_length)
-            input_ids.append(batch.place(source.input_ids, fill=pad_token_id), lengths)
-            labels.append(batch.place(source.labels, fill=IGNORE_INDEX), lengths)
+            for writer, values in zip((input_ids, labels), batch.gather(source, pad_token_id), strict=True):
+                writer.append(values, lengths)
             attention_mask.append(batch.mask(mask), lengths)
-            forget_pages(source.input_ids, source.labels)
+            pieces.add(pieces_of_table(batch.rows, batch.row + first, source.sources))
+            num_tokens += int(batch.length.sum())
+            touched += batch.num_bytes_read
+            if touched > BYTES_MAPPED:
+                source.forget_pages()
+                touched = 0
             advance(last - first)
-    row = np.repeat(np.arange(len(plan)), np.diff(plan.offsets))
-    source.pieces.take(plan.sample, row).write(paths.index)
-    return len(plan) * plan.seq_length - int(plan.length.sum())
+    return len(plan) * plan.seq_length - num_tokens
 
 
 def packed_rows(plan: PackPlan, paths: DataSetPaths) -> Iterator[PackedSequence]:
@@ -79,49 +75,62 @@ def packed_rows(plan: PackPlan, paths: DataSetPaths) -> Iterator[PackedSequence]
         yield PackedSequence(input_ids[pack], labels[pack], segments, num_padding)
 
 
-def forget_pages(*arrays: NDArray[np.int32]) -> None:
-    """Give back the memory that reading mapped files took: else it grows to the size of the files."""
-    for array in arrays:
-        base: object = array.base
-        if isinstance(base, mmap.mmap):
-            base.madvise(mmap.MADV_DONTNEED)
-
-
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Some consecutive packs as flat positions: token ``come_from[i]`` of the source goes to ``go_to[i]`` here."""
+    """Some consecutive packs: piece ``i``, ``length[i]`` tokens of ``rows[i]``, goes to ``place[i]`` of ``num_tokens``.
+
+    ``row`` is the pack of each piece and ``segment`` its number there, from 1.
+    """
 
     num_tokens: int
-    come_from: NDArray[np.int64]
-    go_to: NDArray[np.int64]
-    segment: NDArray[np.int32]
+    rows: Table
+    start: NDArray[np.int64]
+    length: NDArray[np.int64]
+    place: NDArray[np.int64]
+    row: NDArray[np.int64]
+    segment: NDArray[np.int64]
 
-    def place(self, values: NDArray[np.int32], *, fill: int) -> NDArray[np.int32]:
-        placed = np.full(self.num_tokens, fill, np.int32)
-        placed[self.go_to] = values[self.come_from]
-        return placed
+    @classmethod
+    def of(cls, plan: PackPlan, first: int, last: int, source: TokenSource) -> _Batch:
+        begin, end = int(plan.offsets[first]), int(plan.offsets[last])
+        sizes = np.diff(plan.offsets[first : last + 1])
+        first_piece = np.repeat(plan.offsets[first:last] - begin, sizes)
+        rows = source.table[plan.sample[begin:end]]
+        length = plan.length[begin:end]
+        before = np.cumsum(length) - length  # tokens of the batch before each piece
+        row = np.repeat(np.arange(last - first), sizes)
+        return cls(
+            (last - first) * plan.seq_length,
+            rows,
+            rows["start"] + plan.start[begin:end],
+            length,
+            row * plan.seq_length + before - before[first_piece],
+            row,
+            np.arange(end - begin) - first_piece + 1,
+        )
+
+    @property
+    def num_bytes_read(self) -> int:
+        """Of mapped files, whose pages are read whole."""
+        return int(8 * self.length.sum()) + 2 * PAGE_BYTES * len(self.length)
+
+    def gather(self, source: TokenSource, pad_token_id: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Ids and labels of the packs, padded; a copy per piece costs half of an index per token."""
+        input_ids = np.full(self.num_tokens, pad_token_id, np.int32)
+        labels = np.full(self.num_tokens, IGNORE_INDEX, np.int32)
+        columns = (self.rows["chunk"], self.start, self.length, self.place)
+        for chunk, start, length, place in zip(*(values.tolist() for values in columns), strict=True):
+            ids, targets = source.chunks[chunk]
+            input_ids[place : place + length] = ids[start : start + length]
+            labels[place : place + length] = targets[start : start + length]
+        return input_ids, labels
 
     def mask(self, mode: MaskMode) -> NDArray[np.int32]:
         if mode is MaskMode.CAUSAL:
             return np.ones(self.num_tokens, np.int32)
-        placed = np.zeros(self.num_tokens, np.int32)
-        placed[self.go_to] = self.segment
-        return placed
-
-
-def _gather(plan: PackPlan, first: int, last: int, source: TokenSource) -> _Batch:
-    begin, end = int(plan.offsets[first]), int(plan.offsets[last])
-    length = plan.length[begin:end]
-    sizes = np.diff(plan.offsets[first : last + 1])
-    before = np.cumsum(length) - length  # tokens of the batch before each piece
-    inside_row = before - np.repeat(before[plan.offsets[first:last] - begin], sizes)
-    row_start = np.repeat(np.arange(last - first) * plan.seq_length, sizes)
-    number = np.arange(end - begin) - np.repeat(plan.offsets[first:last] - begin, sizes) + 1
-    token = np.arange(length.sum())
-    origin = source.starts[plan.sample[begin:end]] + plan.start[begin:end]
-    return _Batch(
-        (last - first) * plan.seq_length,
-        token + np.repeat(origin - before, length),
-        token + np.repeat(row_start + inside_row - before, length),
-        np.repeat(number, length).astype(np.int32),
-    )
+        values = np.zeros(self.num_tokens, np.int32)
+        for segment, length, place in zip(
+            self.segment.tolist(), self.length.tolist(), self.place.tolist(), strict=True
+        ):
+            values[place : place + length] = segment
+        return values

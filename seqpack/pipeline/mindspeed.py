@@ -49,7 +49,7 @@ class Rules:
         """Cut each sample as they do; ``ids`` are those of each span."""
         return [self._fit_one(spans, pieces) for spans, pieces in zip(samples, ids, strict=True)]
 
-    def plan(self, lengths: NDArray[np.int64], is_kept: NDArray[np.bool_]) -> PackPlan:
+    def plan(self, lengths: NDArray[np.integer], is_kept: NDArray[np.bool_]) -> PackPlan:
         """Their packs of the samples that were kept; ``is_kept`` covers all rows, which ``--n-subs`` divides."""
         assert self.seq_length is not None
         starts = running_sum(np.array(subset_sizes(len(is_kept), self.n_subs), np.int64))
@@ -99,27 +99,39 @@ class DocumentRules:
     filler_id: int
     multiple_of: int = 1
 
-    def finish(self, ids: Sequence[int]) -> list[int]:
-        """A document's ids with what is put behind them, the end token even if that is how it ends already."""
+    def finish(self, ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Documents back to back with what is put behind each, the end token even if that is how it ends already."""
         end = [] if self.end_token_id is None else [self.end_token_id]
-        num_filler = 0
+        lengths = np.diff(offsets)
+        num_filler = np.zeros_like(lengths)
         if self.multiple_of > 1:
-            num_filler = (len(ids) // self.multiple_of + 1) * self.multiple_of - len(ids) - len(end)
-        return [*ids, *[self.filler_id] * num_filler, *end]
+            num_filler = (lengths // self.multiple_of + 1) * self.multiple_of - lengths - len(end)
+        added = num_filler + len(end)
+        finished = np.insert(ids, np.repeat(offsets[1:], added), self.filler_id)
+        moved = offsets + running_sum(added)
+        if end:
+            finished[moved[1:] - 1] = end[0]
+        return finished, moved
 
-    def fit(self, rows: Sequence[Sequence[list[int]]]) -> list[list[list[int] | None]]:
-        """At most ``ROWS_PER_MARK`` rows with None for documents that are dropped; an empty one is not written at all.
+    def is_kept(self, lengths: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Which documents are written, ``[rows, columns]`` as their ``lengths``; an empty one never is.
 
-        What is marked is the place among the documents of a column that are not empty. So with several columns, one of
-        which has an empty text, a document may be dropped for the length of another row's.
+        They mark ``ROWS_PER_MARK`` rows at a time, and what is marked is the place among the documents of a column that
+        are not empty. So with several columns, one of which has an empty text, a document may be dropped for the
+        length of another row's.
         """
-        columns = [[ids for ids in column if ids] for column in zip(*rows, strict=True)]
-        limit = self.seq_length
-        marked = {
-            place for column in columns for place, ids in enumerate(column) if limit is not None and len(ids) >= limit
-        }
-        kept = [iter([None if place in marked else ids for place, ids in enumerate(column)]) for column in columns]
-        return [[next(kept[place]) if ids else [] for place, ids in enumerate(row)] for row in rows]
+        kept = lengths > 0
+        if self.seq_length is None:
+            return kept
+        for first in range(0, len(lengths), ROWS_PER_MARK):
+            rows = lengths[first : first + ROWS_PER_MARK]
+            places = [np.flatnonzero(column) for column in rows.T]  # rows with a document, for each column
+            marked = np.zeros(len(rows), np.bool_)
+            for column, place in zip(rows.T, places, strict=True):
+                marked[: len(place)] |= column[place] >= self.seq_length
+            for number, place in enumerate(places):
+                kept[first + place, number] = ~marked[: len(place)]
+        return kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +200,7 @@ def cut_turns(turns: Sequence[Turn], seq_length: int | None, *, rule: TurnRule, 
     return kept
 
 
-def knapsack_plan(lengths: NDArray[np.int64], *, seq_length: int, subsets: Sequence[int]) -> PackPlan:
+def knapsack_plan(lengths: NDArray[np.integer], *, seq_length: int, subsets: Sequence[int]) -> PackPlan:
     """Their packs: fill each with the longest sample that still fits ``seq_length - 1``, of equals the last one first.
 
     ``subsets`` are numbers of consecutive samples that are packed apart from each other (``--n-subs``).
@@ -199,7 +211,7 @@ def knapsack_plan(lengths: NDArray[np.int64], *, seq_length: int, subsets: Seque
         packs += _knapsack(lengths[first : first + size], seq_length - 1, first)
         first += size
     assert first == len(lengths)
-    return PackPlan.from_packs(packs, lengths, seq_length=seq_length)
+    return PackPlan.from_packs(packs, lengths.astype(np.int64), seq_length=seq_length)
 
 
 def subset_sizes(num_rows: int, n_subs: int) -> list[int]:
@@ -231,7 +243,7 @@ def _short_side_first(prompt: int, reply: int, limit: int) -> tuple[int, int]:
     return max(limit - kept, 0), kept
 
 
-def _knapsack(lengths: NDArray[np.int64], capacity: int, first: int) -> list[list[int]]:
+def _knapsack(lengths: NDArray[np.integer], capacity: int, first: int) -> list[list[int]]:
     by_length: dict[int, list[int]] = {}
     for sample, length in enumerate(lengths.tolist(), first):
         by_length.setdefault(length, []).append(sample)

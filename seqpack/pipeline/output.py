@@ -25,7 +25,8 @@ class DataSetResult:
     """A data set that was just published; ``paths`` are PretrainPaths if it is of kind ``pretrain``.
 
     ``engine`` is None if no engine was chosen for it; ``sources`` are the raw files in the order they were read;
-    ``findings`` are about its labels, ``note`` about the template.
+    ``findings`` are about its labels, ``note`` about the template; ``duplicates`` counts samples that are in it again.
+    A set ``is_unchanged`` if it was there already, and nothing was done.
     """
 
     paths: DataSetPaths
@@ -34,10 +35,29 @@ class DataSetResult:
     sources: tuple[Path, ...] = ()
     note: str = ""
     findings: tuple[Finding, ...] = ()
+    duplicates: int = 0
+    is_unchanged: bool = False
 
     @property
     def ledger(self) -> Ledger:
         return self.manifest.ledger
+
+
+@dataclass(frozen=True, slots=True)
+class PartsResult:
+    """One share of the data, tokenized into parts in ``folder``: ``share`` is its number and how many there are."""
+
+    prefix: Path
+    folder: Path
+    share: tuple[int, int]
+    num_parts: int
+    engine: Choice | None = None
+    sources: tuple[Path, ...] = ()
+    note: str = ""
+    findings: tuple[Finding, ...] = ()
+
+
+Result = DataSetResult | PartsResult
 
 
 def check_output(paths: DataSetPaths, write: WriteOptions, *, packs: bool = True) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
-
-import numpy as np
 
 from seqpack import __version__
 from seqpack.core.plan import PackPlan
@@ -13,22 +10,36 @@ from seqpack.core.progress import Progress, Say, no_progress, say_nothing
 from seqpack.hooks.component import Component
 from seqpack.hooks.host import plugin_host
 from seqpack.hooks.specs import PackingStrategy
-from seqpack.io.manifest import FileRecord, Manifest
+from seqpack.io.manifest import Manifest
 from seqpack.io.packed import DataSetPaths, file_records
-from seqpack.io.publish import partial_folder
+from seqpack.io.shards import Shard
 from seqpack.options.check import refuse_idle
 from seqpack.options.compat import CompatOptions
-from seqpack.options.data import InputOptions, LengthOptions, PackOptions, TextOptions, WorkOptions, WriteOptions
+from seqpack.options.data import (
+    InputOptions,
+    LengthOptions,
+    MergeOptions,
+    PackOptions,
+    TextOptions,
+    WorkOptions,
+    WriteOptions,
+)
 from seqpack.packing.planning import make_plan
-from seqpack.pipeline.compat import use_mindspeed_rules, write_mindspeed_documents
+from seqpack.pipeline.compat import use_mindspeed_rules
+from seqpack.pipeline.distribute import Advance
 from seqpack.pipeline.emit import emit
-from seqpack.pipeline.inputs import resolve_input
-from seqpack.pipeline.materialize import TokenSource, write_packs
-from seqpack.pipeline.output import DataSetResult, check_output, publish_set, tokenizer_record
-from seqpack.pipeline.pretrain import write_documents
-from seqpack.pipeline.samples import SampleSource, check_length
-from seqpack.pipeline.spool import Spooled, spool
-from seqpack.text.engines import Choice
+from seqpack.pipeline.existing import unchanged_set
+from seqpack.pipeline.inputs import ResolvedInput, resolve_input
+from seqpack.pipeline.materialize import write_packs
+from seqpack.pipeline.mindspeed import document_index
+from seqpack.pipeline.output import DataSetResult, PartsResult, Result, publish_set, tokenizer_record
+from seqpack.pipeline.parts import open_parts, saved_run
+from seqpack.pipeline.pretrain import preprocess_documents
+from seqpack.pipeline.run import Run
+from seqpack.pipeline.sample_parts import SampleParts, make_sample_part
+from seqpack.pipeline.samples import SampleSource, check_length, check_loss
+from seqpack.pipeline.table import TokenSource
+from seqpack.pipeline.work import make_parts
 
 DEFAULT_WORK = WorkOptions()
 NO_COMPAT = CompatOptions()
@@ -46,98 +57,126 @@ def preprocess(
     resolved: str = "",
     progress: Progress = no_progress,
     say: Say = say_nothing,
-) -> DataSetResult:
+) -> Result:
     """Tokenize the data and write the set ``--output-prefix`` (its files are listed in ``io/FORMAT.md``).
 
     Conversations become samples with labels, text becomes documents for pretraining: the handler decides. ``resolved``
     is the text of ``resolved.yaml``; ``say`` hears what was decided on the way. Everything is written aside and
-    published at the end by renames, the manifest last. Raises ConfigError, DataError, DataLossError and DeviceError
-    (disk full) with nothing published.
+    published at the end by renames, the manifest last; what an earlier run of the same work finished is not done
+    again (see ``parts``). Raises ConfigError, DataError, DataLossError and DeviceError (disk full) with nothing
+    published.
     """
-    check_length(length, packs=pack.packs)
-    strategy = plugin_host().strategy(pack.strategy)
-    _refuse_idle_flags(length, pack, compat)
-    found = resolve_input(input, say=say)
-    if compat.compat == "mindspeed":
+    return carry_out(Run(input, text, length, pack, write, work, compat, resolved, progress=progress, say=say))
+
+
+def merge(options: MergeOptions, *, progress: Progress = no_progress, say: Say = say_nothing) -> Result:
+    """Make the set out of the parts that runs with ``--shard-index`` left for it. Raises as ``preprocess``."""
+    path = saved_run(options.output_prefix)
+    run = Run.from_json(path.read_text(encoding="utf-8"), place=path)
+    write = dataclasses.replace(run.write, overwrite=run.write.overwrite or options.overwrite)
+    return carry_out(dataclasses.replace(run, write=write, progress=progress, say=say))
+
+
+def carry_out(run: Run) -> Result:
+    """See ``preprocess``."""
+    check_length(run.length, packs=run.pack.packs)
+    strategy = plugin_host().strategy(run.pack.strategy)
+    _refuse_idle_flags(run.length, run.pack, run.compat)
+    found = resolve_input(run.input, say=run.say)
+    if run.compat.compat == "mindspeed":
         # MindSpeed-LLM drops without a limit; whoever asks for its bytes gets them, and a ledger that says so
-        length = dataclasses.replace(length, max_drop=1.0)
+        run = dataclasses.replace(run, length=dataclasses.replace(run.length, max_drop=1.0))
     if found.text_keys:
-        return write_documents(found, text, length, pack, write, compat, resolved=resolved, progress=progress, say=say)
-    check_output(DataSetPaths(write.output_prefix), write, packs=pack.packs)
-    source = SampleSource.open(found, text)
-    if compat.compat == "mindspeed":
-        use_mindspeed_rules(source, length, pack, compat)
-        work = dataclasses.replace(work, workers=1)
-    engine = source.choose_engine(text.tokenizer_engine)
-    return _write_samples(
-        source, engine, strategy, length, pack, write, work, compat, resolved=resolved, progress=progress, say=say
-    )
+        return preprocess_documents(found, run)
+    return _preprocess_samples(found, strategy, run)
 
 
-def _write_samples(
-    source: SampleSource,
-    engine: Choice,
-    strategy: Component[PackingStrategy],
-    length: LengthOptions,
-    pack: PackOptions,
-    write: WriteOptions,
-    work: WorkOptions,
-    compat: CompatOptions,
-    *,
-    resolved: str,
-    progress: Progress,
-    say: Say,
-) -> DataSetResult:
-    paths = DataSetPaths(write.output_prefix)
-    with partial_folder(paths.prefix) as folder:
-        aside = DataSetPaths(folder / paths.prefix.name)
-        spooled = spool(source, length, folder / "samples", workers=work.workers, progress=progress)
-        source.check_loss(length)
-        if length.append_eod:
-            say(_eod_note(source))
-        spooled.paths.rejects.replace(aside.rejects)
-        num_rows, extra = _write_set(source, spooled, aside, strategy, length, pack, write, progress)
-        aside.resolved.write_text(resolved, encoding="utf-8")
+def _preprocess_samples(found: ResolvedInput, strategy: Component[PackingStrategy], run: Run) -> Result:
+    paths = DataSetPaths(run.write.output_prefix)
+    source = SampleSource.open(found, run.text)
+    if run.compat.compat == "mindspeed":
+        use_mindspeed_rules(source, run.length, run.pack, run.compat)
+    recipe = source.recipe | run.recipe()
+    tokenizer = tokenizer_record(source.tokenizer, source.eos_token_id, source.pad_token_id)
+    if same := unchanged_set(paths, run, recipe, tokenizer, found.files):
+        return DataSetResult(paths, same, sources=tuple(found.files), is_unchanged=True)
+    engine = source.choose_engine(run.text.tokenizer_engine)
+    told = (engine, tuple(found.files), source.note, tuple(source.findings()))
+    with open_parts(paths.prefix, run.part_settings(recipe, tokenizer), run) as store:
+
+        def make_part(shard: Shard, advance: Advance) -> int:
+            return make_sample_part(source.uncounted(), shard, run.length, store, advance)
+
+        made = make_parts(store, found.files, make_part, run=run, tokenizer=source.tokenizer)
+        if run.leaves_parts:
+            return PartsResult(paths.prefix, store.folder, run.work.share, store.num_finished(), *told)
+        source.forget_engine()
+        aside = DataSetPaths(store.final / paths.prefix.name)
+        samples = SampleParts.join(made.parts(store), store.final, tuple(map(str, found.files)))
+        samples, duplicates = _accept(samples, source, run, aside)
+        num_rows, extra = _write_set(samples, source, strategy, run, aside)
+        aside.resolved.write_text(run.resolved, encoding="utf-8")
         manifest = Manifest(
-            packed=pack.packs,
-            seq_length=length.seq_length if pack.packs else None,
-            strategy=_strategy_name(source, strategy) if pack.packs else None,
-            mask=pack.mask if pack.packs else None,
-            seed=pack.seed,
+            packed=run.pack.packs,
+            seq_length=run.length.seq_length if run.pack.packs else None,
+            strategy=_strategy_name(source, strategy) if run.pack.packs else None,
+            mask=run.pack.mask if run.pack.packs else None,
+            seed=run.pack.seed,
             num_rows=num_rows,
-            num_samples=source.ledger.kept.samples,
-            ledger=source.ledger,
-            tokenizer=tokenizer_record(source.tokenizer, source.eos_token_id, source.pad_token_id),
-            recipe=source.recipe | _recipe(length) | {"compat": compat.compat, "tokenizer_engine": engine.label},
-            inputs={str(file): FileRecord.of(file) for file in source.files},
+            num_samples=samples.ledger.kept.samples,
+            ledger=samples.ledger,
+            tokenizer=tokenizer,
+            recipe=recipe | {"tokenizer_engine": engine.label},
+            inputs=made.records(),
             files=file_records(aside),
             seqpack_version=__version__,
         )
         publish_set(aside, paths, manifest, extra=extra)
-    return DataSetResult(
-        paths, manifest, engine, tuple(source.files), note=source.note, findings=tuple(source.findings())
-    )
+        store.remove()
+    return DataSetResult(paths, manifest, *told, duplicates=duplicates)
+
+
+def _accept(samples: SampleParts, source: SampleSource, run: Run, aside: DataSetPaths) -> tuple[SampleParts, int]:
+    """The samples the set is made of, and the number of duplicates left in; raises if too little is left."""
+    check_loss(samples.ledger, source.files, run.length)
+    if run.length.append_eod:
+        run.say(_eod_note(samples))
+    samples.write_rejects(aside.rejects)
+    if run.length.dedup == "exact":
+        return samples.without_duplicates(aside.prefix.parent, aside.rejects), 0
+    return samples, samples.num_duplicates()
 
 
 def _write_set(
+    samples: SampleParts,
     source: SampleSource,
-    spooled: Spooled,
-    aside: DataSetPaths,
     strategy: Component[PackingStrategy],
-    length: LengthOptions,
-    pack: PackOptions,
-    write: WriteOptions,
-    progress: Progress,
+    run: Run,
+    aside: DataSetPaths,
 ) -> tuple[int, list[str]]:
     """Packs, or one sample per row; returns the number of rows, and names of files beyond our own."""
-    if not pack.packs:
-        return _write_rows(source, spooled, aside), []
-    tokens = spooled.tokens(source)
-    plan = _plan(source, strategy, tokens, length, pack)
-    source.ledger.padding = write_packs(
-        plan, tokens, aside, mask=pack.mask, pad_token_id=source.pad_token_id, progress=progress
+    if not run.pack.packs:
+        documents = None if source.mindspeed is None else document_index(samples.is_kept)
+        return samples.write_rows(aside, documents), []
+    tokens = samples.tokens()
+    plan = _plan(samples, source, strategy, tokens, run)
+    samples.ledger.padding = write_packs(
+        plan, tokens, aside, mask=run.pack.mask, pad_token_id=source.pad_token_id, progress=run.progress
     )
-    return len(plan), emit(write, plan, aside)
+    return len(plan), emit(run.write, plan, aside)
+
+
+def _plan(
+    samples: SampleParts,
+    source: SampleSource,
+    strategy: Component[PackingStrategy],
+    tokens: TokenSource,
+    run: Run,
+) -> PackPlan:
+    assert run.length.seq_length is not None
+    if source.mindspeed is not None:
+        return source.mindspeed.plan(tokens.lengths, samples.is_kept)
+    return make_plan(strategy, tokens.lengths, seq_length=run.length.seq_length, seed=run.pack.seed)
 
 
 def _refuse_idle_flags(length: LengthOptions, pack: PackOptions, compat: CompatOptions) -> None:
@@ -147,39 +186,16 @@ def _refuse_idle_flags(length: LengthOptions, pack: PackOptions, compat: CompatO
     if compat.compat == "mindspeed":
         why = {"because": "--compat mindspeed packs and cuts by its own rules", "help": "leave one of them out"}
         refuse_idle(pack, ("strategy",), **why)
-        refuse_idle(length, ("on_overlong",), **why)
-
-
-def _plan(
-    source: SampleSource,
-    strategy: Component[PackingStrategy],
-    tokens: TokenSource,
-    length: LengthOptions,
-    pack: PackOptions,
-) -> PackPlan:
-    assert length.seq_length is not None
-    if source.mindspeed is not None:
-        return source.mindspeed.plan(tokens.lengths, np.array(source.is_kept))
-    return make_plan(strategy, tokens.lengths, seq_length=length.seq_length, seed=pack.seed)
-
-
-def _write_rows(source: SampleSource, spooled: Spooled, aside: DataSetPaths) -> int:
-    num_rows = spooled.write_rows(source, aside)
-    if source.mindspeed is not None:
-        write_mindspeed_documents(aside, spooled.pieces(source), source.is_kept)
-    return num_rows
+        refuse_idle(length, ("on_overlong", "dedup"), **why)
 
 
 def _strategy_name(source: SampleSource, strategy: Component[PackingStrategy]) -> str:
     return strategy.name if source.mindspeed is None else "mindspeed"
 
 
-def _recipe(length: LengthOptions) -> dict[str, Any]:
-    return {"seq_length": length.seq_length, "on_overlong": length.on_overlong, "append_eod": length.append_eod}
-
-
-def _eod_note(source: SampleSource) -> str:
-    count, ended = source.ledger.kept.samples + source.ledger.all_dropped.samples, source.num_ended
+def _eod_note(samples: SampleParts) -> str:
+    ledger, ended = samples.ledger, samples.num_ended
+    count = ledger.kept.samples + ledger.all_dropped.samples
     if not ended:
         return f"--append-eod: the end token was appended to {count:,} samples, and is trained on"
     return f"--append-eod: {ended:,} of {count:,} samples end with the end token already; it was not doubled"

@@ -20,8 +20,9 @@ from seqpack.io.publish import partial_folder
 from seqpack.options.data import RepackOptions, StrategyOptions, WriteOptions
 from seqpack.packing.planning import make_plan
 from seqpack.pipeline.emit import emit
-from seqpack.pipeline.materialize import TokenSource, write_packs
+from seqpack.pipeline.materialize import write_packs
 from seqpack.pipeline.output import DataSetResult, check_output, publish_set
+from seqpack.pipeline.table import TokenSource, table_of_pieces
 
 
 def repack(
@@ -108,8 +109,8 @@ def _fit(source: PackedDataset, repack: RepackOptions) -> tuple[NDArray[np.int64
 
 
 def _sources(source: PackedDataset, kept: NDArray[np.int64]) -> TokenSource:
-    pieces = source.pieces.take(kept, np.arange(len(kept)))
-    return TokenSource(source.tokens, source.labels, source.piece_starts[kept], pieces)
+    table = table_of_pieces(source.pieces, source.piece_starts)[kept]
+    return TokenSource(table, [(source.tokens, source.labels)], source.pieces.sources)
 
 
 def _json_line(value: dict[str, Any]) -> str:

@@ -165,10 +165,13 @@ class SampleSource:
             spans = (self.renderer.spans(sample) for _, _, sample in samples if isinstance(sample, Sample))
             return list(islice((span.text for sample in spans for span in sample), PIECES_COMPARED))
 
-        size = sum(file.stat().st_size for file in self.files)
-        choice = choose_engine(self.tokenizer, wanted, num_bytes=size, pieces=pieces)
+        choice = choose_engine(self.tokenizer, wanted, pieces=pieces)
         self.encoder = SampleEncoder(choice.engine, self.control)
         return choice
+
+    def forget_engine(self) -> None:
+        """Give back the memory of an engine that is not needed any more."""
+        self.encoder = SampleEncoder(self.tokenizer, self.control)
 
     def tokenize(
         self, length: LengthOptions, *, lost: Callable[[Loss], None], shards: Iterable[Shard] | None = None
@@ -296,10 +299,6 @@ class SampleSource:
         ended, num_ended = with_ends(tokens, require_end_token(self.tokenizer, self.eos_token_id))
         self.num_ended += num_ended
         return ended
-
-    def check_loss(self, length: LengthOptions) -> None:
-        """DataError if nothing is left, DataLossError if more than ``--max-drop`` of the rows is missing."""
-        check_loss(self.ledger, self.files, length)
 
 
 def check_loss(ledger: Ledger, files: Sequence[Path], length: LengthOptions) -> None:

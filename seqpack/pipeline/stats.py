@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +14,12 @@ from seqpack.core.errors import ConfigError
 from seqpack.core.ledger import Ledger
 from seqpack.core.progress import Progress, Say, no_progress, say_nothing
 from seqpack.hooks.host import plugin_host
-from seqpack.io.shards import Shard
+from seqpack.io.shards import Shard, cut
 from seqpack.options.data import InputOptions, LengthOptions, TextOptions
 from seqpack.packing.planning import make_plan
-from seqpack.pipeline.distribute import distribute
+from seqpack.pipeline.distribute import Advance, distribute
 from seqpack.pipeline.inputs import resolve_input
-from seqpack.pipeline.samples import Loss, SampleSource
+from seqpack.pipeline.samples import Loss, SampleSource, check_loss
 from seqpack.text.labels import Finding
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
@@ -103,7 +103,7 @@ def stats(
     source = SampleSource.open(found, text)
     engine = source.choose_engine(text.tokenizer_engine)
     original, kept, losses = _measure(source, length, workers, progress)
-    source.check_loss(dataclasses.replace(length, max_drop=1.0))
+    check_loss(source.ledger, source.files, dataclasses.replace(length, max_drop=1.0))
     seq_length = length.seq_length
     if seq_length is None:
         seq_length = suggest_length(original, kept=KEPT_TOKENS if length.on_overlong == "truncate" else 1.0)
@@ -174,15 +174,22 @@ def _measure(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], list[tuple[str, int]]]:
     """Original lengths of all samples, lengths of those kept, and the samples that are not kept whole."""
 
-    def part(source: SampleSource, number: int, shards: Iterable[Shard], advance: Callable[[int], None]) -> _Measured:
+    def measure(shard: Shard, advance: Advance) -> tuple[tuple[_Measured, Ledger], int]:
+        mine = source.uncounted()
         measured = _Measured()
-        for batch in source.tokenize(length, lost=_remember(measured.dropped, measured.losses), shards=shards):
+        for batch in mine.tokenize(length, lost=_remember(measured.dropped, measured.losses), shards=[shard]):
             measured.original.append(batch.original_length)
             measured.fitted.append(batch.tokens.lengths)
             advance(len(batch.tokens))
-        return measured
+        return (measured, mine.ledger), mine.ledger.kept.samples
 
-    parts = list(distribute(source, part, workers=workers, progress=progress))
+    results = distribute(
+        cut(source.files), measure, files=source.files, tokenizer=source.tokenizer, workers=workers, progress=progress
+    )
+    parts = []
+    for part, ledger in results:
+        source.ledger.add(ledger)
+        parts.append(part)
     original = [lengths for part in parts for lengths in part.original]
     dropped = np.array([length for part in parts for length in part.dropped], np.int64)
     fitted = [lengths for part in parts for lengths in part.fitted]

@@ -24,8 +24,8 @@ from seqpack.core.errors import DeviceError, SeqpackError
 from seqpack.io.shards import Shard
 
 T = TypeVar("T")
-Work = Callable[[int, Shard], T]
-"""Called with the number of the shard; must give the same result, and leave the same files, if it is called again."""
+Work = Callable[[Shard], T]
+"""Must give the same result, and leave the same files, if it is called again for a shard."""
 
 ATTEMPTS = 2
 _MAX_AHEAD = 4
@@ -131,7 +131,7 @@ class _Crew(Generic[T]):
         if task is not None:
             worker.task = task
             with contextlib.suppress(BrokenPipeError):  # it just died, and its end of the pipe will say so
-                worker.pipe.send((task.number, task.shard))
+                worker.pipe.send(task.shard)
 
     def _next_task(self) -> _Task | None:
         if self.again:
@@ -196,10 +196,10 @@ def _serve(work: Work[Any], pipe: Connection, close: list[Connection], parent: i
         other.close()  # else nobody would notice that the main process is gone
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            number, shard = pipe.recv()
+            shard = pipe.recv()
             answer: tuple[Any, Exception | None]
             try:
-                answer = (work(number, shard), None)
+                answer = (work(shard), None)
             except (SeqpackError, OSError) as error:
                 answer = (None, error)
             except Exception:

@@ -10,8 +10,35 @@ from seqpack.report.datasets import data_set_line, ledger_table
 from seqpack.report.numbers import count
 
 if TYPE_CHECKING:
-    from seqpack.pipeline.output import DataSetResult
+    from seqpack.pipeline.output import DataSetResult, PartsResult, Result
     from seqpack.report.console import Console
+
+
+def report_result(console: Console, result: Result) -> None:
+    """A data set, or a share of the data on its way to one."""
+    from seqpack.pipeline.output import PartsResult
+
+    if isinstance(result, PartsResult):
+        report_parts(console, result)
+    else:
+        report_data_set(console, result)
+
+
+def report_parts(console: Console, result: PartsResult) -> None:
+    """What was done of the data, and how to make the set when all of it is."""
+    index, shares = result.share
+    _report_text(console, result)
+    console.show(f"share {index} of {shares} is done: {result.folder} has {count(result.num_parts, 'finished part')}")
+    console.note(f"when all {shares} shares are done: seqpack merge {result.prefix}")
+    console.result(
+        {
+            "prefix": str(result.prefix),
+            "parts": str(result.folder),
+            "shard_index": index,
+            "num_shards": shares,
+            "finished_parts": result.num_parts,
+        }
+    )
 
 
 def report_data_set(console: Console, result: DataSetResult) -> None:
@@ -19,10 +46,6 @@ def report_data_set(console: Console, result: DataSetResult) -> None:
     manifest, ledger, paths = result.manifest, result.ledger, result.paths
     console.print(ledger_table(ledger))
     console.show(data_set_line(manifest))
-    if result.note:
-        console.note(result.note)
-    for finding in result.findings:
-        console.warn(finding.code, finding.text)
     if lost := ledger.num_rejected + ledger.all_dropped.samples:
         console.warn("SP102", f"{count(lost, 'row')} left out, named in {paths.rejects}")
     if ledger.mended:
@@ -33,13 +56,15 @@ def report_data_set(console: Console, result: DataSetResult) -> None:
             f"{count(ledger.truncated.samples, 'sample')} lost {count(ledger.truncated.tokens, 'token')}, named in "
             f"{paths.rejects}",
         )
-    if engine := result.engine:
-        console.note(f"tokenized with {engine.label} ({engine.reason})")
-        if engine.refused:
-            console.warn("SP118", f"a faster tokenizer engine was not used: {engine.refused}")
+    if result.duplicates:
+        console.warn("SP140", f"{count(result.duplicates, 'sample')} stand in the data before already: --dedup exact")
+    _report_text(console, result)
     columns = COLUMNS if manifest.kind == "sft" else tuple(manifest.texts)
     names = columns[0] if len(columns) == 1 else f"{{{','.join(columns)}}}"
-    console.show(f"wrote {paths.column(names)}.{{bin,idx}}, {paths.manifest}")
+    if result.is_unchanged:
+        console.show(f"up to date: {paths.manifest} was made of the same files with the same options")
+    else:
+        console.show(f"wrote {paths.column(names)}.{{bin,idx}}, {paths.manifest}")
     console.result(
         {
             "prefix": str(paths.prefix),
@@ -50,9 +75,23 @@ def report_data_set(console: Console, result: DataSetResult) -> None:
             "seq_length": manifest.seq_length,
             "strategy": manifest.strategy,
             "mask": manifest.mask,
+            "up_to_date": result.is_unchanged,
+            "duplicates": result.duplicates,
             "rows": manifest.num_rows,
             "samples": manifest.num_samples,
             "tokenizer_engine": manifest.recipe.get("tokenizer_engine"),
             "ledger": ledger.to_dict(),
         }
     )
+
+
+def _report_text(console: Console, result: Result) -> None:
+    """What there is to say about template, labels and engine."""
+    if result.note:
+        console.note(result.note)
+    for finding in result.findings:
+        console.warn(finding.code, finding.text)
+    if engine := result.engine:
+        console.note(f"tokenized with {engine.label} ({engine.reason})")
+        if engine.refused:
+            console.warn("SP118", f"a faster tokenizer engine was not used: {engine.refused}")

@@ -22,9 +22,6 @@ from seqpack.text.tokenizer import TOKENIZER_FILE, FlatIds, Tokenizer
 
 EngineName = Literal["auto", "fastokens", "gigatoken", "tokenizers"]
 
-WORTH_BYTES = 3_000_000
-"""``tokenizers`` encodes this much while a fast engine loads and is compared: about a second and a half."""
-
 PIECES_COMPARED = 2_000
 
 
@@ -51,18 +48,14 @@ class Choice:
         return f"{self.engine.name} {self.engine.version}"
 
 
-def choose_engine(
-    tokenizer: Tokenizer, wanted: EngineName, *, num_bytes: int, pieces: Callable[[], Sequence[str]]
-) -> Choice:
-    """The engine for data of ``num_bytes`` that begin with ``pieces()``.
+def choose_engine(tokenizer: Tokenizer, wanted: EngineName, *, pieces: Callable[[], Sequence[str]]) -> Choice:
+    """The engine for data that begin with ``pieces()``; ``auto`` is a fast one if it is installed.
 
     A fast engine that cannot load this tokenizer, or differs in a single id, is refused, and ``tokenizers`` is used.
     Raises DeviceError if the engine asked for by name is not installed.
     """
     if wanted == "tokenizers":
         return Choice(tokenizer, "as asked")
-    if wanted == "auto" and num_bytes < WORTH_BYTES:
-        return Choice(tokenizer, "too little text for a faster engine to pay off")
     found = {name: number for name in _LOADERS if (number := _installed(name)) and wanted in ("auto", name)}
     if not found and wanted != "auto":
         extra = "seqpack-toolkit[fast]" if wanted == "fastokens" else wanted

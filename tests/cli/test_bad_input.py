@@ -131,7 +131,7 @@ def test_existing_output(preprocess, tmp_path):
     assert preprocess([ROW]).code == 0
     before = snapshot(tmp_path / "out")
     other = {**ROW, "output": "bye"}
-    check(preprocess([other]), 2, "SP004", "exists", "--overwrite")
+    check(preprocess([other]), 2, "SP301", "has changed", "--overwrite")
     assert preprocess([other], "--overwrite").code == 0
     after = snapshot(tmp_path / "out")
     assert after.keys() == before.keys()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -68,9 +69,29 @@ def test_a_file_that_is_no_parquet(tmp_path, monkeypatch):
 
 
 def test_small_files_are_one_shard(tmp_path):
-    (tmp_path / "a.jsonl").write_text(json.dumps({"a": 1}))
-    assert list(cut([tmp_path / "a.jsonl"])) == [Shard(tmp_path / "a.jsonl", 0)]
-    assert estimate([tmp_path / "a.jsonl"]) == 1
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps({"a": 1}))
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert list(cut([file])) == [Shard(file, 0, end=8, digest=digest)]
+    assert estimate([file]) == 1
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.parquet"])
+def test_the_digest_of_the_last_shard_is_that_of_the_file(tmp_path, monkeypatch, name):
+    file = tmp_path / name
+    file.write_text("[]" if name == "a.json" else '{"a": 1}\n' * 9)
+    if name == "a.parquet":
+        pq.write_table(pa.table({"a": list(range(50))}), file, row_group_size=10)
+    monkeypatch.setattr(shards, "SHARD_BYTES", 20)
+    cuts = list(cut([file]))
+    assert [shard.index for shard in cuts] == list(range(len(cuts)))
+    assert cuts[-1].digest == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_an_empty_file_is_one_shard(tmp_path):
+    (tmp_path / "a.jsonl").touch()
+    (shard,) = cut([tmp_path / "a.jsonl"])
+    assert read([shard]) == []
 
 
 def test_a_broken_line_is_named_by_its_number_in_the_file(tmp_path, monkeypatch):

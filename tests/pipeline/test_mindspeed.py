@@ -99,16 +99,19 @@ def test_a_dropped_row_ends_an_empty_document():
     ],
 )
 def test_documents_are_filled_up_before_their_end(length, multiple, end, expected):
-    rules = DocumentRules(None, end, 99, multiple)
-    assert rules.finish([7] * length) == [7] * length + expected
+    ids, offsets = DocumentRules(None, end, 99, multiple).finish(
+        np.full(2 * length, 7), np.array([0, length, 2 * length])
+    )
+    one = [7] * length + expected
+    assert ids.tolist() == one * 2 and offsets.tolist() == [0, len(one), 2 * len(one)]
 
 
 def test_an_end_token_is_doubled():
-    assert DocumentRules(None, 7, 99).finish([1, 7]) == [1, 7, 7]
+    assert DocumentRules(None, 7, 99).finish(np.array([1, 7]), np.array([0, 2]))[0].tolist() == [1, 7, 7]
 
 
 def test_documents_are_marked_by_their_place_among_those_with_text():
     rules = DocumentRules(3, None, 99)
-    rows = [[[1], []], [[1, 1, 1], [2]], [[1, 1], [2]]]
-    assert rules.fit(rows) == [[[1], []], [None, [2]], [[1, 1], None]]
-    assert rules.fit([]) == []
+    lengths = np.array([[1, 0], [3, 1], [2, 1]], np.int32)
+    assert rules.is_kept(lengths).tolist() == [[True, False], [False, True], [True, False]]
+    assert rules.is_kept(lengths[:0]).tolist() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -65,8 +66,16 @@ def test_the_manifest_says_what_it_is(runs, write_jsonl):
         "json_keys": ["text"],
         "append_eod": True,
         "compat": "none",
+        "n_subs": None,
+        "pad_to_multiple_of": None,
+        "on_overlong": "truncate",
+        "seq_length": None,
+        "packing": None,
+        "dedup": "none",
+        "emit": "megatron",
+        "tokenizer_engine": result.engine.label,
     }
-    assert manifest.inputs == {str(file): FileRecord.of(file)}
+    assert manifest.inputs == {str(file): replace(FileRecord.of(file), modified=file.stat().st_mtime_ns)}
     assert {*result.paths.files, result.paths.manifest} == set(runs.folder.iterdir())
     assert json.loads(result.paths.rejects.read_text())["key"] == f"{file}:2"
 
@@ -93,7 +102,7 @@ def test_the_end_token_is_not_doubled(runs, write_jsonl, tokenizer_dir):
 def test_batches_do_not_show_in_the_result(runs, write_jsonl, monkeypatch):
     file = write_jsonl([{"text": f"Row {number}."} for number in range(7)])
     runs.preprocess(file, "one")
-    monkeypatch.setattr("seqpack.pipeline.pretrain.DOCUMENTS_PER_BATCH", 2)
+    monkeypatch.setattr("seqpack.pipeline.documents.DOCUMENTS_PER_BATCH", 2)
     runs.preprocess(file, "two")
     assert documents(runs, name="one") == documents(runs, name="two")
 
@@ -130,8 +139,7 @@ def test_samples_and_text_may_share_a_prefix(runs, write_jsonl, alpaca):
     runs.preprocess(write_jsonl(ROWS[:1]))
     runs.preprocess(alpaca)
     assert len(runs.open("out")) == 40 and len(documents(runs)) == 1
-    with pytest.raises(ConfigError, match="exists"):
-        runs.preprocess(write_jsonl(ROWS[:1]))
+    assert runs.preprocess(write_jsonl(ROWS[:1])).is_unchanged
     assert DataSetPaths(runs.folder / "out").manifest.exists()
 
 

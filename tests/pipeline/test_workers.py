@@ -26,7 +26,7 @@ MODES = [{}, {"neat_pack": True, "seq_length": 64}]
 
 
 def parts(count: int) -> list[Shard]:
-    return [Shard(Path("data.jsonl"), number, first_line=10 * number + 1) for number in range(count)]
+    return [Shard(Path("data.jsonl"), 0, first_line=10 * number + 1, index=number) for number in range(count)]
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +69,7 @@ def test_the_first_error_of_the_data_is_the_one_reported(runs, write_jsonl, monk
         with pytest.raises(DataError, match=r"data\.jsonl:31 is not valid JSON") as error:
             runs.preprocess(file, workers=3)
         assert error.value.code == "SP103"
-    assert runs.files() == {}
+    assert not list(runs.folder.glob("out*"))
 
 
 def test_other_columns_are_an_error_only_in_the_first_row(runs, write_jsonl, monkeypatch):
@@ -82,8 +82,8 @@ def test_other_columns_are_an_error_only_in_the_first_row(runs, write_jsonl, mon
 
 
 def test_results_come_in_the_order_of_the_shards():
-    def work(number: int, shard: Shard) -> int:
-        time.sleep(0.03 * (number % 3 == 0))
+    def work(shard: Shard) -> int:
+        time.sleep(0.03 * (shard.index % 3 == 0))
         return shard.first_line
 
     assert list(run_on_shards(parts(25), work, workers=3)) == [10 * number + 1 for number in range(25)]
@@ -94,12 +94,12 @@ def test_shards_are_not_taken_far_ahead_of_a_slow_one():
 
     def supply() -> Iterator[Shard]:
         for shard in parts(40):
-            taken.append(shard.number)
+            taken.append(shard.index)
             yield shard
 
-    def work(number: int, shard: Shard) -> int:
-        time.sleep(0.2 if number == 0 else 0)
-        return number
+    def work(shard: Shard) -> int:
+        time.sleep(0.2 if shard.index == 0 else 0)
+        return shard.index
 
     results = run_on_shards(supply(), work, workers=2)
     assert next(results) == 0
@@ -108,22 +108,22 @@ def test_shards_are_not_taken_far_ahead_of_a_slow_one():
 
 
 def test_a_shard_of_a_killed_worker_is_done_again(tmp_path):
-    def work(number: int, shard: Shard) -> int:
-        mark = tmp_path / str(number)
-        if number == 2 and not mark.exists():
+    def work(shard: Shard) -> int:
+        mark = tmp_path / str(shard.index)
+        if shard.index == 2 and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return number
+        return shard.index
 
     assert list(run_on_shards(parts(6), work, workers=2)) == list(range(6))
     assert (tmp_path / "2").exists()
 
 
 def test_a_shard_that_kills_every_worker_is_named():
-    def work(number: int, shard: Shard) -> int:
-        if number == 2:
+    def work(shard: Shard) -> int:
+        if shard.index == 2:
             os.kill(os.getpid(), signal.SIGKILL)
-        return number
+        return shard.index
 
     with pytest.raises(DeviceError, match=r"2 workers died .*SIGKILL.* data\.jsonl:21 on") as error:
         list(run_on_shards(parts(6), work, workers=2))
@@ -131,26 +131,26 @@ def test_a_shard_that_kills_every_worker_is_named():
 
 
 def test_a_killed_worker_does_not_show(runs, mixed, tmp_path, tokenizer_dir, monkeypatch):
-    from seqpack.pipeline.spool import SpoolWriter
+    from seqpack.pipeline.parts import PartWriter
 
     runs.preprocess(mixed, max_drop=1.0, workers=1)
     monkeypatch.setattr(shards, "SHARD_BYTES", 700)
-    add, mark, main = SpoolWriter.add, tmp_path / "killed", os.getpid()
+    add, mark, main = PartWriter.add, tmp_path / "killed", os.getpid()
 
-    def add_and_die(self, batch) -> None:
-        add(self, batch)
+    def add_and_die(self, name, values) -> None:
+        add(self, name, values)
         if os.getpid() != main and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(SpoolWriter, "add", add_and_die)
+    monkeypatch.setattr(PartWriter, "add", add_and_die)
     other = Runs(tmp_path / "other", tokenizer_dir)
     other.preprocess(mixed, max_drop=1.0, workers=2)
     assert mark.exists() and runs.files() == other.files()
 
 
 def test_a_bug_in_a_worker_looks_like_one():
-    def work(number: int, shard: Shard) -> int:
+    def work(shard: Shard) -> int:
         raise KeyError("a bug")
 
     with pytest.raises(WorkerBug, match="KeyError: 'a bug'"):
@@ -158,7 +158,7 @@ def test_a_bug_in_a_worker_looks_like_one():
 
 
 def test_errors_keep_what_they_say():
-    def work(number: int, shard: Shard) -> int:
+    def work(shard: Shard) -> int:
         raise OSError(28, "No space left on device", "x.bin")
 
     with pytest.raises(OSError, match="No space left") as error:
@@ -171,7 +171,7 @@ def test_an_error_of_cutting_comes_after_the_shards_before_it():
         yield from parts(3)
         raise DataError("SP103", "x is damaged")
 
-    results = run_on_shards(supply(), lambda number, shard: number, workers=2)
+    results = run_on_shards(supply(), lambda shard: shard.index, workers=2)
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(DataError, match="x is damaged"):
         next(results)
@@ -181,7 +181,7 @@ def test_an_interrupt_ends_all_workers(monkeypatch):
     monkeypatch.setattr(workers, "wait", lambda pipes: (_ for _ in ()).throw(KeyboardInterrupt))
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        list(run_on_shards(parts(4), lambda number, shard: time.sleep(60), workers=2))
+        list(run_on_shards(parts(4), lambda shard: time.sleep(60), workers=2))
     assert time.monotonic() - started < 20
 
 
@@ -191,7 +191,7 @@ def test_a_worker_ends_when_its_main_process_is_gone(tmp_path):
         with contextlib.suppress(BaseException):
             parent = os.getpid()
 
-            def work(number: int, shard: Shard) -> None:
+            def work(shard: Shard) -> None:
                 (tmp_path / str(os.getpid())).touch()
                 while True:
                     time.sleep(0.01)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from seqpack.core.errors import DataError, DeviceError
 from seqpack.text import engines
-from seqpack.text.engines import WORTH_BYTES, CheckedEngine, Choice, choose_engine
+from seqpack.text.engines import CheckedEngine, Choice, choose_engine
 from seqpack.text.tokenizer import FlatIds, Tokenizer
 
 PIECES = ["Say hello.<|im_end|>\n", "", "  two  spaces", "naïve 中文 🙂", "\n\n", "a" * 500]
@@ -29,8 +29,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "seqpack"
 
 
-def choose(tokenizer: Tokenizer, wanted: engines.EngineName = "auto", num_bytes: int = WORTH_BYTES) -> Choice:
-    return choose_engine(tokenizer, wanted, num_bytes=num_bytes, pieces=lambda: PIECES)
+def choose(tokenizer: Tokenizer, wanted: engines.EngineName = "auto") -> Choice:
+    return choose_engine(tokenizer, wanted, pieces=lambda: PIECES)
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, encode, name: str = "fastokens") -> list[Path]:
@@ -78,12 +78,6 @@ def test_tokenizers_flat_is_tokenizers(tokenizer):
     assert ids.tolist() == [] and offsets.tolist() == [0]
 
 
-def test_little_text_is_not_worth_a_second_of_loading(tokenizer, monkeypatch):
-    loads = stand_in(monkeypatch, exact)
-    assert choose(tokenizer, num_bytes=WORTH_BYTES - 1).engine is tokenizer and not loads
-    assert choose(tokenizer, "fastokens", num_bytes=1).label == "fastokens 9.9"
-
-
 def test_an_exact_engine_is_used_and_remembered(tokenizer, monkeypatch):
     stand_in(monkeypatch, exact)
     assert choose(tokenizer).label == "fastokens 9.9"
@@ -91,7 +85,7 @@ def test_an_exact_engine_is_used_and_remembered(tokenizer, monkeypatch):
     def unexpected() -> Sequence[str]:
         pytest.fail("compared again")
 
-    again = choose_engine(tokenizer, "auto", num_bytes=WORTH_BYTES, pieces=unexpected)
+    again = choose_engine(tokenizer, "auto", pieces=unexpected)
     assert again.label == "fastokens 9.9" and not again.refused
 
 
@@ -115,7 +109,7 @@ def test_another_tokenizer_is_compared_again(tokenizer, monkeypatch, tokenizer_d
     value["added_tokens"][0]["lstrip"] = not value["added_tokens"][0]["lstrip"]
     (other / "tokenizer.json").write_text(json.dumps(value))
     compared: list[bool] = []
-    choose_engine(Tokenizer(other), "auto", num_bytes=WORTH_BYTES, pieces=lambda: compared.append(True) or PIECES)
+    choose_engine(Tokenizer(other), "auto", pieces=lambda: compared.append(True) or PIECES)
     assert compared and len(loads) == 2
 
 
@@ -141,7 +135,7 @@ def test_the_users_interrupt_and_bad_data_are_not_the_engines_fault(tokenizer, m
         raise DataError("SP103", "line 1 is not JSON")
 
     with pytest.raises(DataError):
-        choose_engine(tokenizer, "auto", num_bytes=WORTH_BYTES, pieces=broken)
+        choose_engine(tokenizer, "auto", pieces=broken)
 
 
 def test_an_engine_that_is_not_installed(tokenizer, monkeypatch):

@@ -39,7 +39,7 @@ def text_lines(path: Path, part: Part | None = None) -> Iterator[tuple[int, str]
 
 
 def decode_line(path: Path, number: int, line: bytes) -> str:
-    """The text of line ``number``, the first without a byte order mark; DataError naming file:line if it is not UTF-8."""
+    """The text of line ``number``, the first without a byte order mark; DataError if it is not UTF-8."""
     try:
         text = line.decode()
     except UnicodeDecodeError as error:

@@ -1,0 +1,23 @@
+"""``seqpack merge``."""
+
+from __future__ import annotations
+
+from seqpack.options.data import MergeOptions
+from seqpack.options.output import OutputOptions
+
+
+def merge(merge: MergeOptions, output: OutputOptions) -> None:
+    """Make the data set out of the parts that runs of preprocess with --shard-index left on a shared disk. The set is
+    byte for byte that of a single run.
+
+    Examples:
+        seqpack preprocess data/ --tokenizer DIR --append-eod -o text/big --shard-index 0 --num-shards 2
+        seqpack preprocess data/ --tokenizer DIR --append-eod -o text/big --shard-index 1 --num-shards 2
+        seqpack merge text/big
+    """
+    from seqpack.pipeline.preprocess import merge as run
+    from seqpack.report.console import Console
+    from seqpack.report.written import report_result
+
+    console = Console(output)
+    report_result(console, run(merge, progress=console.progress, say=console.note))

@@ -1,0 +1,210 @@
+"""Parts of samples: what a worker leaves for a shard, and all of them together as the source of a data set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqpack.core.ledger import DUPLICATE, Ledger
+from seqpack.io.indexed import IndexedWriter, idx_path, write_index
+from seqpack.io.mapped import map_array
+from seqpack.io.packed import DataSetPaths, PieceIndexWriter
+from seqpack.io.shards import Shard
+from seqpack.options.data import LengthOptions
+from seqpack.pipeline.parts import Part, PartStore, PartWriter
+from seqpack.pipeline.samples import KeptBatch, Loss, SampleSource
+from seqpack.pipeline.table import SAMPLE, Table, TokenSource, column, map_table, pieces_of_table, table_parts
+
+INPUT_IDS, LABELS, SAMPLES, IS_KEPT = "input_ids", "labels", "samples", "is_kept"
+TOKENS_PER_WRITE = 1 << 20
+
+
+def make_sample_part(
+    source: SampleSource, shard: Shard, length: LengthOptions, store: PartStore, advance: Callable[[int], None]
+) -> int:
+    """Tokenize a shard and write its part; returns the number of samples in it. The source's ledger counts it."""
+    names = (INPUT_IDS, LABELS, SAMPLES, *((IS_KEPT,) if source.mindspeed else ()))
+    with PartWriter(store.prefix(shard), shard, names) as writer:
+
+        def lost(loss: Loss) -> None:
+            writer.lost(loss.to_json())
+
+        num_tokens = 0
+        for batch in source.tokenize(length, lost=lost, shards=[shard]):
+            writer.add(INPUT_IDS, batch.tokens.input_ids)
+            writer.add(LABELS, batch.tokens.labels)
+            writer.add(SAMPLES, _rows(batch, num_tokens))
+            num_tokens += len(batch.tokens.input_ids)
+            advance(len(batch.tokens))
+        if source.mindspeed:
+            writer.add(IS_KEPT, np.array(source.is_kept, np.bool_))
+        writer.finish(source.ledger, {"ended": source.num_ended})
+    return source.ledger.kept.samples
+
+
+def _rows(batch: KeptBatch, first_token: int) -> Table:
+    tokens = batch.tokens
+    rows = np.zeros(len(tokens), SAMPLE)
+    rows["line"], rows["file"] = batch.line, batch.file
+    rows["length"], rows["num_targets"] = tokens.lengths, batch.num_trained
+    rows["start"] = tokens.offsets[:-1] + first_token
+    rows["digest"] = _digests(tokens.input_ids, tokens.labels, tokens.offsets)
+    return rows
+
+
+def _digests(input_ids: NDArray[np.int32], labels: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """64 bits of SHA-1 over the ids of each sample and which of them are trained on."""
+    ids, marks = input_ids.data.cast("B"), (labels >= 0).data.cast("B")
+    sha1 = hashlib.sha1
+    found = []
+    for start, end in pairwise(offsets.tolist()):
+        digest = sha1(ids[4 * start : 4 * end], usedforsecurity=False)
+        digest.update(marks[start:end])
+        found.append(digest.digest()[:8])
+    return np.frombuffer(b"".join(found), "<u8")
+
+
+@dataclass(slots=True)
+class SampleParts:
+    """All parts of a set in the order of the data; ``ledger`` counts them together."""
+
+    parts: list[Part]
+    sources: tuple[str, ...]
+    ledger: Ledger
+    table: Table
+
+    @classmethod
+    def join(cls, parts: Sequence[Part], folder: Path, sources: tuple[str, ...]) -> SampleParts:
+        """Write the parts' samples into one table in ``folder``."""
+        ledger = Ledger()
+        path = folder / "samples.table"
+        number = 0
+        with path.open("wb") as file:
+            for chunk, part in enumerate(parts):
+                ledger.add(part.ledger)
+                for _, rows in table_parts(map_table(part.path(SAMPLES))):
+                    numbered = rows.copy()
+                    numbered["chunk"] = chunk
+                    numbered["sample"] = np.arange(number, number + len(rows))
+                    number += len(rows)
+                    file.write(numbered.data)
+        return cls(list(parts), sources, ledger, map_table(path))
+
+    @property
+    def num_ended(self) -> int:
+        """Samples that ended with the end token already when ``--append-eod`` came to them."""
+        return sum(part.counts["ended"] for part in self.parts)
+
+    @property
+    def is_kept(self) -> NDArray[np.bool_]:
+        """Under ``--compat mindspeed``: for every sample that was read, whether it is in the set."""
+        return np.concatenate([np.zeros(0, np.bool_), *(part.array(IS_KEPT, "?") for part in self.parts)])
+
+    def tokens(self) -> TokenSource:
+        chunks = [
+            (map_array(part.path(INPUT_IDS), "<i4", random=True), map_array(part.path(LABELS), "<i4", random=True))
+            for part in self.parts
+        ]
+        return TokenSource(self.table, chunks, self.sources)
+
+    def write_rejects(self, path: Path) -> None:
+        with path.open("wb") as file:
+            for part in self.parts:
+                file.write(part.rejects.read_bytes())
+
+    def num_duplicates(self) -> int:
+        """Samples with the same ids and labels as an earlier one."""
+        digests = column(self.table, "digest")
+        digests.sort()
+        return int(np.count_nonzero(digests[1:] == digests[:-1]))
+
+    def without_duplicates(self, folder: Path, rejects: Path) -> SampleParts:
+        """The first of all equal samples only; the others are counted as dropped, and written to ``rejects``."""
+        tokens, keep = self.tokens(), np.ones(len(self.table), np.bool_)
+        first: dict[bytes, int] = {}
+        with rejects.open("a", encoding="utf-8") as file:
+            for index in self._repeated():
+                row = self.table[index]
+                start, end = int(row["start"]), int(row["start"]) + int(row["length"])
+                input_ids, labels = tokens.chunks[row["chunk"]]
+                content = hashlib.sha256(input_ids[start:end].tobytes() + labels[start:end].tobytes()).digest()
+                original = first.setdefault(content, index)
+                if original != index:
+                    keep[index] = False
+                    self.ledger.unkeep(DUPLICATE, end - start, int(row["num_targets"]))
+                    loss = Loss(self._key(index), "dropped", f"duplicate of {self._key(original)}", end - start)
+                    file.write(loss.to_json() + "\n")
+        path = folder / "samples.unique"
+        with path.open("wb") as out:
+            number = 0
+            for begin, rows in table_parts(self.table):
+                kept = rows[keep[begin : begin + len(rows)]].copy()
+                kept["sample"] = np.arange(number, number + len(kept))
+                number += len(kept)
+                out.write(kept.data)
+        return SampleParts(self.parts, self.sources, self.ledger, map_table(path))
+
+    def _repeated(self) -> Iterator[int]:
+        """Samples, in order, whose digest comes more than once."""
+        digests = column(self.table, "digest")
+        digests.sort()
+        again = np.unique(digests[1:][digests[1:] == digests[:-1]])
+        del digests
+        for begin, rows in table_parts(self.table):
+            if len(again):
+                found = np.searchsorted(again, rows["digest"]).clip(max=len(again) - 1)
+                yield from (begin + np.flatnonzero(again[found] == rows["digest"])).tolist()
+
+    def _key(self, index: int) -> str:
+        row = self.table[index]
+        return f"{self.sources[row['file']]}:{row['line']}"
+
+    def write_rows(self, paths: DataSetPaths, documents: NDArray[np.int64] | None = None) -> int:
+        """A set of one sample per row; returns the number of rows. ``documents`` is another document index."""
+        lengths = column(self.table, "length")
+        tokens = self.tokens()
+        with (
+            IndexedWriter(paths.column("input_ids")) as input_ids,
+            IndexedWriter(paths.column("labels")) as labels,
+            IndexedWriter(paths.column("attention_mask")) as attention_mask,
+            PieceIndexWriter(paths.index, self.sources) as pieces,
+        ):
+            for first, rows in _bounded(self.table):
+                ids, targets = _gather(rows, tokens)
+                input_ids.append(ids, rows["length"])
+                labels.append(targets, rows["length"])
+                attention_mask.append(np.ones(len(ids), np.int32), rows["length"])
+                pieces.add(pieces_of_table(rows, np.arange(first, first + len(rows)), self.sources))
+        if documents is not None:
+            for name in ("input_ids", "labels", "attention_mask"):
+                write_index(idx_path(paths.column(name)), lengths, np.dtype("<i4"), documents)
+        return len(lengths)
+
+
+def _bounded(table: Table) -> Iterator[tuple[int, Table]]:
+    """Rows of a bounded number of tokens."""
+    for begin, rows in table_parts(table):
+        ends = np.cumsum(rows["length"], dtype=np.int64)
+        first = 0
+        while first < len(rows):
+            room = TOKENS_PER_WRITE + (ends[first - 1] if first else 0)
+            last = max(first + 1, int(np.searchsorted(ends, room, side="right")))
+            yield begin + first, rows[first:last]
+            first = last
+
+
+def _gather(rows: Table, tokens: TokenSource) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    places = zip(rows["chunk"].tolist(), rows["start"].tolist(), rows["length"].tolist(), strict=True)
+    pairs = [
+        (tokens.chunks[chunk][0][start : start + length], tokens.chunks[chunk][1][start : start + length])
+        for chunk, start, length in places
+    ]
+    ids, labels = np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
+    tokens.forget_pages()
+    return ids, labels
