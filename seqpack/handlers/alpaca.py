@@ -37,14 +37,17 @@ class AlpacaHandler:
         columns = self._columns
         user, response = exchange(record, columns)
         system = columns.text(record, "system")
-        messages = [Message("system", system)] if system else []
-        messages += self._history(record)
-        messages += [Message("user", user), Message("assistant", response)]
-        yield Sample(tuple(messages))
+        last = (Message("user", user), Message("assistant", response))
+        history = columns.value(record, "history")
+        if not (system or history):
+            yield Sample(last)
+            return
+        opening = (Message("system", system),) if system else ()
+        yield Sample((*opening, *self._history(history), *last))
 
-    def _history(self, record: Mapping[str, Any]) -> list[Message]:
+    def _history(self, value: Any) -> list[Message]:
         messages: list[Message] = []
-        history = self._columns.value(record, "history") or ()
+        history = value or ()
         for turn in history if isinstance(history, list | tuple) else (history,):
             if not (isinstance(turn, list | tuple) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
                 raise RejectError(f"{self._columns.name('history')!r} is not a list of [user, assistant] pairs of text")
@@ -69,11 +72,10 @@ class GeneralInstructionHandler:
 
 def exchange(record: Mapping[str, Any], columns: ColumnMap) -> tuple[str, str]:
     """What the user says (prompt, newline, query; empty parts left out) and the reply; RejectError if one is empty."""
-    prompt, query = columns.text(record, "prompt"), columns.text(record, "query")
-    response = columns.text(record, "response")
+    prompt, query, response = columns.texts(record, ("prompt", "query", "response"))
     if not response:
         raise RejectError(f"empty {columns.name('response')!r}")
-    user = "\n".join(part for part in (prompt, query) if part)
+    user = f"{prompt}\n{query}" if prompt and query else prompt or query
     if not user:
         raise RejectError(f"empty {columns.name('prompt')!r}")
     return user, response

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seqpack.core.errors import ConfigError, RejectError
@@ -44,6 +44,14 @@ class ColumnMap:
         if column not in record and part in self._expected:
             raise RejectError(f"no column {column!r}", missing_column=True)
         return record.get(column)
+
+    def texts(self, record: Mapping[str, Any], parts: Sequence[str]) -> list[str]:
+        """``text`` of several parts; made for every row of the data, so what is usual comes first."""
+        columns, found = self._columns, []
+        for part in parts:
+            value = record.get(columns[part] or "")
+            found.append(value if type(value) is str else self.text(record, part))
+        return found
 
     def text(self, record: Mapping[str, Any], part: str) -> str:
         """The same as text, "" for null and for what is not there; RejectError if it is something else."""

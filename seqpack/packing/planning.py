@@ -21,10 +21,10 @@ def make_plan(
     Raises PluginError, naming the plugin, if the plan is not right or the strategy fails.
     """
     make: Callable[[], PackingStrategy] = strategy.load()
-    lengths = lengths.astype(np.int64)  # a copy: a strategy that sorts it in place would mix up the data
-    lengths.flags.writeable = False
+    own: NDArray[np.int64] = lengths.astype(np.int64)  # a strategy that sorts them in place would mix up the data
+    own.flags.writeable = False
     try:
-        plan = make().plan(lengths, seq_length=seq_length, rng=np.random.default_rng(seed))
+        plan = make().plan(own, seq_length=seq_length, rng=np.random.default_rng(seed))
         problem = find_problem(plan, lengths, seq_length=seq_length)
     except Exception as error:
         problem = f"it failed with {type(error).__name__}: {error}"

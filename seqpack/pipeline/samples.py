@@ -364,8 +364,7 @@ def _take(rows: Iterator[_Row]) -> list[_Row]:
     for row in rows:
         batch.append(row)
         if not isinstance(row[2], str):
-            for message in row[2][0].messages:
-                size += len(message.content)
+            size += sum([len(content) for _, content, _ in row[2][0].messages])
         if len(batch) >= SAMPLES_PER_BATCH or size >= CHARACTERS_PER_BATCH:
             break
     return batch

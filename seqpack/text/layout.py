@@ -5,7 +5,7 @@ Found once for each shape, it renders a sample without making spans, which takes
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -41,7 +41,7 @@ class Filled(NamedTuple):
     """A rendered sample: its layout, and the texts of its messages."""
 
     layout: Layout
-    contents: list[str]
+    contents: Sequence[str]
 
 
 Rendered = Filled | list[Span]
@@ -60,14 +60,13 @@ class Renderer:
 
     def render(self, sample: Sample) -> Rendered:
         if self._is_fixed and not sample.tools:
-            shape = tuple([(role, train, content == "") for role, content, train in sample.messages])
+            roles, contents, trains = zip(*sample.messages, strict=True) if sample.messages else ((), (), ())
+            shape = (roles, trains, "" in contents and tuple(map(bool, contents)))
             layout = self._layouts.get(shape, _UNKNOWN)
             if layout is _UNKNOWN:
                 layout = self._layouts[shape] = find_layout(self._template, sample, self._control)
-            if layout is not None:
-                contents = [message.content for message in sample.messages]
-                if self._control is None or not self._control.is_in_any(contents):
-                    return Filled(layout, contents)
+            if layout is not None and (self._control is None or not self._control.is_in_any(contents)):
+                return Filled(layout, contents)
         return self.spans(sample)
 
     def spans(self, sample: Sample) -> list[Span]:

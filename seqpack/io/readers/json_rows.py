@@ -56,7 +56,14 @@ def _is_certain(value: dict[str, Any], line: bytes) -> bool:
     Every key is followed by ``":``, or by blanks and a colon, and inside of texts no quote stands without a backslash.
     So as many ``":`` as keys, and no blank before a colon, mean that no key came twice.
     """
-    return line.count(b'":') == _num_keys(value) and b'" :' not in line and b'"\t:' not in line
+    count: float = line.count(b'":')
+    if count != len(value) or not _SIMPLE.issuperset(map(type, value.values())):
+        count -= _num_keys(value) - len(value)  # 0 or less where the short way was open
+    return count == len(value) and b'" :' not in line and b'"\t:' not in line
+
+
+_SIMPLE = frozenset({str, int, bool, type(None)})
+"""Types of values that hold no keys and no rounded number."""
 
 
 def _num_keys(value: Any) -> float:
