@@ -147,7 +147,7 @@ def _refuse_idle_flags(length: LengthOptions, pack: PackOptions, compat: CompatO
     if compat.compat == "mindspeed":
         why = {"because": "--compat mindspeed packs and cuts by its own rules", "help": "leave one of them out"}
         refuse_idle(pack, ("strategy",), **why)
-        refuse_idle(length, ("on_overlong",), **why)
+        refuse_idle(length, ("on_overlong", "split_sft"), **why)
 
 
 def _plan(
@@ -175,7 +175,8 @@ def _strategy_name(source: SampleSource, strategy: Component[PackingStrategy]) -
 
 
 def _recipe(length: LengthOptions) -> dict[str, Any]:
-    return {"seq_length": length.seq_length, "on_overlong": length.on_overlong, "append_eod": length.append_eod}
+    value = {"seq_length": length.seq_length, "on_overlong": length.on_overlong, "append_eod": length.append_eod}
+    return value | ({"split_sft": length.split_sft} if length.on_overlong == "split" else {})
 
 
 def _eod_note(source: SampleSource) -> str:

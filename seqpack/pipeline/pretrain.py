@@ -25,9 +25,10 @@ from seqpack.options.compat import CompatOptions
 from seqpack.options.data import LengthOptions, PackOptions, TextOptions, WriteOptions
 from seqpack.pipeline.compat import document_rules
 from seqpack.pipeline.inputs import ResolvedInput
+from seqpack.pipeline.loss import Loss
 from seqpack.pipeline.mindspeed import ROWS_PER_MARK, TOO_LONG, DocumentRules, document_index
 from seqpack.pipeline.output import DataSetResult, check_output, line_writer, publish_set, tokenizer_record
-from seqpack.pipeline.samples import Loss, check_loss, mend_row, reject_row, require_end_token
+from seqpack.pipeline.samples import check_loss, mend_row, reject_row, require_end_token
 from seqpack.text.tokenizer import Tokenizer
 
 DOCUMENTS_PER_BATCH = 256

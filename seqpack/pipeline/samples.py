@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,11 @@ from seqpack.io.shards import Shard
 from seqpack.options.check import refuse_idle
 from seqpack.options.data import LengthOptions, TextOptions
 from seqpack.pipeline.inputs import ResolvedInput
+from seqpack.pipeline.loss import Loss
 from seqpack.pipeline.mindspeed import TOO_LONG, Rules
+from seqpack.pipeline.overlong import Fitter
 from seqpack.text.catalog import open_template
-from seqpack.text.encoder import encode, encode_spans, truncate, with_end, with_ends
+from seqpack.text.encoder import encode, encode_spans, with_ends
 from seqpack.text.engines import PIECES_COMPARED, Choice, Engine, EngineName, choose_engine
 from seqpack.text.labels import Finding, LabelCheck, TrainOn, choose
 from seqpack.text.plain import ControlText
@@ -36,7 +38,6 @@ CHARACTERS_PER_BATCH = 4_000_000
 SAMPLES_CHECKED = 16
 """So many samples, the first ones, are looked at for labels that are wrong."""
 
-Outcome = Literal["rejected", "dropped", "truncated", "mended"]
 _Rendered = tuple[int, Record, list[Span] | str]
 """Number of the file, row, and the spans of a sample, or the reason why the row gives none."""
 
@@ -53,20 +54,6 @@ class KeptBatch:
     file: NDArray[np.int64]
     line: NDArray[np.int64]
     original_length: NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """A row that is not in the set, or not as it was: one line of ``rejects.jsonl``."""
-
-    key: str
-    outcome: Outcome
-    reason: str
-    tokens: int
-
-    def to_json(self) -> str:
-        value = {"key": self.key, "outcome": self.outcome, "reason": self.reason, "tokens": self.tokens}
-        return json.dumps(value, ensure_ascii=False)
 
 
 @dataclass(slots=True)
@@ -188,10 +175,13 @@ class SampleSource:
         """The spans of all samples of a record; RejectError if the template cannot use it."""
         rendered = []
         for sample in self._chosen(samples):
-            spans = self.template.spans(sample)
-            rendered.append(list(spans) if self.allow_special_tokens else self.control.guard(spans))
+            rendered.append(self._guarded(sample))
             check_unicode(span.text for span in rendered[-1])
         return rendered
+
+    def _guarded(self, sample: Sample) -> list[Span]:
+        spans = self.template.spans(sample)
+        return list(spans) if self.allow_special_tokens else self.control.guard(spans)
 
     def _count_mended(self, record: Record, lost: Callable[[Loss], None]) -> None:
         if record.num_mended and record is not self._last_mended:  # a record may give several samples
@@ -210,25 +200,30 @@ class SampleSource:
             is_odd |= lengths > length.seq_length
         whole = ~is_odd
         self.ledger.keep_whole(int(whole.sum()), int(lengths.sum(where=whole)), int(num_trained.sum(where=whole)))
-        changes: dict[int, TokenizedSample | None] = {}
+        changes: dict[int, Sequence[TokenizedSample]] = {}
         number = 0
+        fitter = self._fitter(length, lost)
         if is_odd.any() or len(samples) < len(batch) or any(record.num_mended for _, record, _ in batch):
-            for _, record, spans in batch:  # in the order of the data, so that batches do not show in what is listed
+            for file, record, spans in batch:  # in the order of the data, so that batches do not show in what is listed
                 self._count_mended(record, lost)
                 if isinstance(spans, str):
                     reject_row(self.ledger, lost, record, spans)
                     continue
                 if is_odd[number]:
-                    changes[number] = self._fit_odd(record.key, spans, tokens[number], length, lost)
+                    again = partial(self._sample_of, file, record, spans)
+                    changes[number] = fitter.fit(record.key, spans, tokens[number], again)
                 number += 1
-        is_kept = np.ones(len(samples), np.bool_)
-        is_kept[[number for number, sample in changes.items() if sample is None]] = False
+        num_parts = np.ones(len(samples), np.int64)
+        num_parts[list(changes)] = [len(parts) for parts in changes.values()]
         files = np.fromiter((file for file, _, _ in samples), np.int64, len(samples))
         lines = np.fromiter((record.line for _, record, _ in samples), np.int64, len(samples))
         if changes:
             tokens = tokens.replace(changes)
             num_trained = tokens.num_trained
-        return KeptBatch(tokens, num_trained, files[is_kept], lines[is_kept], lengths[is_kept])
+        original = np.repeat(lengths, num_parts)
+        if length.on_overlong == "split":  # a part is a sample of its own
+            original = tokens.lengths
+        return KeptBatch(tokens, num_trained, np.repeat(files, num_parts), np.repeat(lines, num_parts), original)
 
     def _fit_as_mindspeed(self, batch: Sequence[_Rendered], lost: Callable[[Loss], None]) -> KeptBatch:
         """The same samples with the cuts of MindSpeed-LLM."""
@@ -256,46 +251,14 @@ class SampleSource:
         tokens = join_samples([row[0] for row in kept])
         return KeptBatch(tokens, tokens.num_trained, files, lines, lengths)
 
-    def _fit_odd(
-        self,
-        key: str,
-        spans: Sequence[Span],
-        tokens: TokenizedSample,
-        length: LengthOptions,
-        lost: Callable[[Loss], None],
-    ) -> TokenizedSample | None:
-        """What is left of a sample that is too long, or without anything to train on."""
-        if not tokens.num_trained:
-            self.ledger.drop("nothing to train on", len(tokens))
-            lost(Loss(key, "dropped", "nothing to train on", len(tokens)))
-            return None
-        limit = length.seq_length
-        assert limit is not None
-        if length.on_overlong == "error":
-            raise DataError(
-                "SP108",
-                f"{key}: {len(tokens):,} tokens do not fit --seq-length {limit:,}",
-                help="raise it, or choose --on-overlong truncate | drop",
-            )
-        shortened = self._truncate(spans, limit, length) if length.on_overlong == "truncate" else None
-        if shortened is None:
-            reason = "longer than --seq-length" if length.on_overlong == "drop" else "no room for a trained token"
-            self.ledger.drop(reason, len(tokens))
-            lost(Loss(key, "dropped", reason, len(tokens)))
-            return None
-        self.ledger.keep(len(shortened), shortened.num_trained, original=len(tokens))
-        lost(Loss(key, "truncated", "longer than --seq-length", len(tokens) - len(shortened)))
-        return shortened
+    def _fitter(self, length: LengthOptions, lost: Callable[[Loss], None]) -> Fitter:
+        end = require_end_token(self.tokenizer, self.eos_token_id) if length.append_eod else None
+        return Fitter(self._guarded, self.tokenizer, self.control, length, end, self.ledger, lost)
 
-    def _truncate(self, spans: Sequence[Span], limit: int, length: LengthOptions) -> TokenizedSample | None:
-        """The sample cut to ``limit`` tokens, the end token of ``--append-eod`` among them."""
-        shortened = truncate(self.tokenizer, spans, limit, self.control)
-        if shortened is None or not length.append_eod:
-            return shortened
-        end = require_end_token(self.tokenizer, self.eos_token_id)
-        if len(with_end(shortened, end)) > limit:
-            shortened = truncate(self.tokenizer, spans, limit - 1, self.control)
-        return None if shortened is None else with_end(shortened, end)
+    def _sample_of(self, file: int, record: Record, spans: list[Span]) -> Sample:
+        """The sample that was rendered to ``spans``. Made again, since only long ones pay for it."""
+        samples = [sample for sample in self.input.handlers[file](record.value) if isinstance(sample, Sample)]
+        return next(sample for sample in self._chosen(samples) if self._guarded(sample) == spans)
 
     def _ended(self, tokens: TokenizedBatch) -> TokenizedBatch:
         """The end token behind every sample with something to train on, unless that is how it ends."""
@@ -337,7 +300,14 @@ def check_length(length: LengthOptions, *, packs: bool) -> None:
         raise ConfigError("SP008", "packing needs --seq-length", help="add --seq-length, for example 2048")
     if length.seq_length is None:
         refuse_idle(
-            length, ("on_overlong",), because="without --seq-length no sample is too long", help="add --seq-length"
+            length,
+            ("on_overlong", "split_sft"),
+            because="without --seq-length no sample is too long",
+            help="add --seq-length",
+        )
+    if length.on_overlong != "split":
+        refuse_idle(
+            length, ("split_sft",), because="no sample is split", help="add --on-overlong split, or leave it out"
         )
 
 

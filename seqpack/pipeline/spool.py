@@ -19,8 +19,9 @@ from seqpack.io.packed import DataSetPaths, PieceIndex
 from seqpack.io.shards import Shard
 from seqpack.options.data import LengthOptions
 from seqpack.pipeline.distribute import distribute
+from seqpack.pipeline.loss import Loss
 from seqpack.pipeline.materialize import TokenSource
-from seqpack.pipeline.samples import KeptBatch, Loss, SampleSource
+from seqpack.pipeline.samples import KeptBatch, SampleSource
 
 TOKENS_PER_WRITE = 1 << 20
 COPY_BYTES = 1 << 20
