@@ -77,6 +77,12 @@ def write_documents(
         because=f"handler {input.handler!r} gives pretraining text, which has no template and is trained on as a whole",
         help="leave it out, or choose the --handler of a conversation",
     )
+    refuse_idle(
+        length,
+        ("on_overlong", "split_sft"),
+        because="documents of pretraining text are never too long, Megatron's pretraining cuts their stream",
+        help="leave it out, or choose the --handler of a conversation",
+    )
     paths = PretrainPaths(write.output_prefix, input.text_keys)
     check_output(paths, write, packs=False)
     source = DocumentSource.open(input, text, length, compat)

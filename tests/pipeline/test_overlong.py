@@ -201,5 +201,6 @@ def test_append_eod_is_in_every_part(runs, write_jsonl):
 
 def test_documents_are_never_too_long(runs, write_jsonl):
     file = write_jsonl([{"text": "word " * 99}])
-    with pytest.raises(ConfigError, match="--on-overlong would do nothing"):
-        runs.preprocess(file, handler="text", on_overlong="split")
+    for options in ({}, {"seq_length": 16}):
+        with pytest.raises(ConfigError, match="--on-overlong would do nothing"):
+            runs.preprocess(file, handler="text", on_overlong="split", **options)

@@ -75,8 +75,11 @@ CASES: dict[str, tuple[list[tuple[str, str]], str, str]] = {
 
 @pytest.fixture(scope="module")
 def tokenizer(tokenizer_dir, tmp_path_factory) -> Tokenizer:
+    return tokenizer_of(tokenizer_dir, tmp_path_factory.mktemp("every-token"))
+
+
+def tokenizer_of(tokenizer_dir: Path, folder: Path) -> Tokenizer:
     """The small tokenizer, with the tokens of all templates."""
-    folder = tmp_path_factory.mktemp("every-token")
     fast = FastTokenizer.from_file(str(tokenizer_dir / "tokenizer.json"))
     fast.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in TOKENS])
     fast.save(str(folder / "tokenizer.json"))
