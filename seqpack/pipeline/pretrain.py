@@ -28,6 +28,7 @@ from seqpack.pipeline.inputs import ResolvedInput
 from seqpack.pipeline.loss import Loss
 from seqpack.pipeline.mindspeed import ROWS_PER_MARK, TOO_LONG, DocumentRules, document_index
 from seqpack.pipeline.output import DataSetResult, check_output, line_writer, publish_set, tokenizer_record
+from seqpack.pipeline.oversize import check_document
 from seqpack.pipeline.samples import check_loss, mend_row, reject_row, require_end_token
 from seqpack.text.tokenizer import Tokenizer
 
@@ -160,6 +161,8 @@ class DocumentSource:
             # A handler that gave another number of texts would shift all columns behind it.
             if len(sample.texts) != len(self.input.text_keys):
                 raise ValueError(f"{len(sample.texts)} texts for the keys {', '.join(self.input.text_keys)}")
+            for text in sample.texts:
+                check_document(text)
         return [sample.texts for sample in samples]
 
     def _documents(

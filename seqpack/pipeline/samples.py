@@ -24,6 +24,7 @@ from seqpack.pipeline.inputs import ResolvedInput
 from seqpack.pipeline.loss import Loss
 from seqpack.pipeline.mindspeed import TOO_LONG, Rules
 from seqpack.pipeline.overlong import Fitter
+from seqpack.pipeline.oversize import check_sample, is_small
 from seqpack.text.catalog import open_template
 from seqpack.text.encoder import encode, encode_spans, with_ends
 from seqpack.text.engines import PIECES_COMPARED, Choice, Engine, EngineName, choose_engine
@@ -124,8 +125,8 @@ class SampleSource:
                 yield replace(sample, key=record.key)
 
     def _renderable(self, samples: Sequence[Sample]) -> list[Sample]:
-        self._spans(samples)  # RejectError if the template cannot use them
-        return self._chosen(samples)
+        rendered = self._spans(samples)  # RejectError if the template cannot use them
+        return [sample for sample, spans in zip(self._chosen(samples), rendered, strict=True) if is_small(spans)]
 
     def _chosen(self, samples: Sequence[Sample]) -> list[Sample]:
         """The samples with what is to be trained on."""
@@ -143,7 +144,7 @@ class SampleSource:
         """Decide who encodes; ``tokenize`` uses ``tokenizers`` unless this was called. DeviceError if not installed."""
 
         def pieces() -> list[str]:
-            rows = self._render()
+            rows = _without_giants(self._render(), None)
             texts = (span.text for _, _, spans in rows if not isinstance(spans, str) for span in spans)
             return list(islice(texts, PIECES_COMPARED))
 
@@ -164,7 +165,7 @@ class SampleSource:
         """
         if length.append_eod:
             require_end_token(self.tokenizer, self.eos_token_id)
-        rendered = self._render(shards)
+        rendered = _without_giants(self._render(shards), length.seq_length)
         while batch := _take(rendered):
             yield self._fit(batch, length, lost) if self.mindspeed is None else self._fit_as_mindspeed(batch, lost)
 
@@ -344,6 +345,13 @@ def check_unicode(texts: Iterable[str]) -> None:
             text.encode()
     except UnicodeEncodeError:
         raise RejectError("text with half a surrogate pair, which is not Unicode") from None
+
+
+def _without_giants(rendered: Iterator[_Rendered], seq_length: int | None) -> Iterator[_Rendered]:
+    """The same, but a reason in place of a sample that would take gigabytes of memory."""
+    for file, record, spans in rendered:
+        reason = spans if isinstance(spans, str) else check_sample(spans, seq_length)
+        yield file, record, reason or spans
 
 
 def _take(rendered: Iterator[_Rendered]) -> list[_Rendered]:
