@@ -46,6 +46,12 @@ SAMPLE_FLAGS = (
     "tokenizer_engine",
 )
 
+CHARACTERS_PER_BATCH = 1 << 20
+"""Encoding takes some 150 bytes of memory for each of them."""
+
+_Item = tuple[int, Record, tuple[str, ...] | str]
+"""Number of the file, row, and its texts, or the reason why it gives none."""
+
 _Row = Sequence[list[int] | None]
 """Ids of each document of a row; None for one that is left out."""
 
@@ -144,7 +150,7 @@ class DocumentSource:
         """
         rows = self.input.rows(self._texts)
         last_mended: Record | None = None
-        while batch := list(islice(rows, ROWS_PER_MARK if self.mindspeed else DOCUMENTS_PER_BATCH)):
+        while batch := self._take(rows):
             found: list[tuple[Record, tuple[str, ...]]] = []
             for _, record, texts in batch:
                 if record.num_mended and record is not last_mended:  # a record may give several rows
@@ -155,6 +161,19 @@ class DocumentSource:
                 else:
                     found.append((record, texts))
             yield self._documents(found, lost)
+
+    def _take(self, rows: Iterator[_Item]) -> list[_Item]:
+        """The next rows, fewer of them if they are long; theirs are marked by fixed numbers of rows."""
+        if self.mindspeed:
+            return list(islice(rows, ROWS_PER_MARK))
+        batch: list[_Item] = []
+        size = 0
+        for item in islice(rows, DOCUMENTS_PER_BATCH):
+            batch.append(item)
+            size += sum(map(len, item[2]))
+            if size >= CHARACTERS_PER_BATCH:
+                break
+        return batch
 
     def _texts(self, samples: Sequence[TextSample]) -> list[tuple[str, ...]]:
         for sample in samples:

@@ -6,6 +6,7 @@ reads as the model will see it. The price: the beginnings of a long conversation
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -219,10 +220,10 @@ def _places(reply: Piece, room: int, tail: int) -> list[int] | None:
     size = len(reply.content)
     while size - places[-1] + tail > room:
         # the last part needs a token of the text, so that it is not only the end of a reply
-        fitting = [place for place in reply.borders if places[-1] < place <= min(places[-1] + room, size - 1)]
-        if not fitting:
+        place = reply.borders[bisect_right(reply.borders, min(places[-1] + room, size - 1)) - 1]
+        if place <= places[-1]:
             return None
-        places.append(fitting[-1])
+        places.append(place)
     return [*places, size]
 
 
