@@ -70,6 +70,8 @@ class ResolvedInput:
             return use(list(handler(record.value)))
         except (RejectError, SeqpackError):
             raise
+        except RecursionError:  # JSON inside a text, such as a tool's arguments; that of a row its reader refuses
+            raise RejectError("nested too deeply") from None
         except Exception as error:
             raise DataError(
                 "SP107",
