@@ -43,8 +43,11 @@ class Division:
     lost: dict[str, int] = field(default_factory=dict)
 
     def lose(self, reason: str, num_tokens: int) -> None:
-        if num_tokens:
+        """Negative where the whole is shorter with these turns, of whose thoughts a template then removes some."""
+        if num_tokens > 0:
             self.lost[reason] = self.lost.get(reason, 0) + num_tokens
+        else:
+            self.repeated -= num_tokens
 
     def account(self, num_tokens: int, num_before: int) -> None:
         """A part of ``num_tokens``, whose turns have ``num_before`` in the whole."""

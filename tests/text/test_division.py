@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -175,6 +176,26 @@ def test_chat_templates_are_asked_for_every_part(tokenizer, turns, limit):
     expected, _ = by_trying(tokenizer, template, sample, limit)
     assert [pairs(part) for part in division.parts] == [pairs(part) for part in expected]
     assert balances(division, len(original))
+
+
+@pytest.mark.parametrize("last", [1, 5])
+def test_a_thought_that_only_a_part_has_is_repeated(tokenizer, qwen, last):
+    """The template removes thoughts of earlier replies: the whole is shorter than its beginning."""
+
+    class Forgetful:
+        def spans(self, sample: Sample):
+            *before, reply = sample.messages
+            kept = [replace(message, content=message.content.split("</think>")[-1]) for message in before]
+            return qwen.spans(replace(sample, messages=(*kept, reply)))
+
+    sample = conversation((WORD, f"<think>{WORD * 50}</think>{WORD}"), (WORD, WORD * last), system=WORD)
+    original = whole(tokenizer, Forgetful(), sample)
+    repeated = 0
+    for limit in range(20, 130):
+        division = divider(tokenizer, Forgetful(), limit).divide(sample)
+        assert balances(division, len(original)) and min(division.lost.values(), default=1) > 0
+        repeated = max(repeated, division.repeated)
+    assert repeated > 50
 
 
 def test_a_template_that_refuses_parts(tokenizer, qwen):
