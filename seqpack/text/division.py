@@ -198,7 +198,8 @@ def _exchanges(sample: Sample) -> tuple[tuple[Message, ...], list[tuple[Message,
 
 
 def _join(sample: Sample, head: Sequence[Message], exchanges: Sequence[Sequence[Message]]) -> Sample:
-    return replace(sample, messages=(*head, *(message for exchange in exchanges for message in exchange)))
+    messages = (*head, *(message for exchange in exchanges for message in exchange))
+    return Sample(messages, sample.key, sample.tools)
 
 
 def _shortened(pieces: Sequence[Piece], header: list[int], room: int) -> tuple[TokenizedSample, int]:

@@ -185,8 +185,8 @@ def test_a_thought_that_only_a_part_has_is_repeated(tokenizer, qwen, last):
     class Forgetful:
         def spans(self, sample: Sample):
             *before, reply = sample.messages
-            kept = [replace(message, content=message.content.split("</think>")[-1]) for message in before]
-            return qwen.spans(replace(sample, messages=(*kept, reply)))
+            kept = [Message(message.role, message.content.split("</think>")[-1]) for message in before]
+            return qwen.spans(Sample((*kept, reply)))
 
     sample = conversation((WORD, f"<think>{WORD * 50}</think>{WORD}"), (WORD, WORD * last), system=WORD)
     original = whole(tokenizer, Forgetful(), sample)
