@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from seqpack.core.errors import DataError
 from seqpack.core.ledger import Ledger
 from seqpack.core.types import Sample, Span, TokenizedSample
 from seqpack.options.data import LengthOptions
 from seqpack.pipeline.loss import Loss
+from seqpack.pipeline.oversize import too_long
 from seqpack.text.division import NOTHING_TRAINED, Divider
 from seqpack.text.encoder import with_end
 from seqpack.text.fit import truncate
@@ -42,11 +42,7 @@ class Fitter:
         if not tokens.num_trained:
             return self._drop(key, NOTHING_TRAINED, len(tokens))
         if self.length.on_overlong == "error":
-            raise DataError(
-                "SP108",
-                f"{key}: {len(tokens):,} tokens do not fit --seq-length {self._limit:,}",
-                help="raise it, or choose --on-overlong truncate | split | drop",
-            )
+            raise too_long(f"{key}: {len(tokens):,} tokens", self._limit)
         if self.length.on_overlong == "split":
             return self._split(key, again(), len(tokens))
         if self.length.on_overlong == "drop":

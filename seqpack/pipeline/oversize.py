@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from seqpack.core.errors import RejectError
+from seqpack.core.errors import DataError, RejectError
 from seqpack.core.types import Span
+from seqpack.options.data import LengthOptions
 
 SAMPLE_CHARACTERS = 2 << 20
 """A sample of so many characters has half a million tokens; encoding it takes 300 MB."""
@@ -17,17 +18,27 @@ DOCUMENT_CHARACTERS = 8 << 20
 """Pretraining text may be a whole book, and is not cut; encoding so much takes more than a gigabyte."""
 
 
-def check_sample(spans: Sequence[Span], seq_length: int | None) -> str:
-    """The reason to leave a sample out, or "" """
-    limit = max(SAMPLE_CHARACTERS, CHARACTERS_PER_TOKEN * (seq_length or 0))
-    if sum(len(span.text) for span in spans) > limit:
-        return f"more than {limit:,} characters"
-    return ""
+def check_sample(spans: Sequence[Span], length: LengthOptions, key: str) -> str:
+    """The reason to leave a sample out, or ""; DataError SP108 for one, under ``--on-overlong error``."""
+    seq_length = length.seq_length or 0
+    limit = max(SAMPLE_CHARACTERS, CHARACTERS_PER_TOKEN * seq_length)
+    if sum(len(span.text) for span in spans) <= limit:
+        return ""
+    reason = f"more than {limit:,} characters"
+    if seq_length and length.on_overlong == "error":
+        raise too_long(f"{key}: {reason}", seq_length)
+    return reason
 
 
 def is_small(spans: Sequence[Span]) -> bool:
     """Whether a sample may be looked at on the way, without a length to go by."""
-    return not check_sample(spans, None)
+    return not check_sample(spans, LengthOptions(), "")
+
+
+def too_long(what: str, seq_length: int) -> DataError:
+    """The error for a sample of ``what`` tokens or characters, which begins with its place."""
+    help = "raise it, or choose --on-overlong truncate | split | drop"
+    return DataError("SP108", f"{what} do not fit --seq-length {seq_length:,}", help=help)
 
 
 def check_document(text: str) -> None:

@@ -144,7 +144,7 @@ class SampleSource:
         """Decide who encodes; ``tokenize`` uses ``tokenizers`` unless this was called. DeviceError if not installed."""
 
         def pieces() -> list[str]:
-            rows = _without_giants(self._render(), None)
+            rows = _without_giants(self._render(), LengthOptions())
             texts = (span.text for _, _, spans in rows if not isinstance(spans, str) for span in spans)
             return list(islice(texts, PIECES_COMPARED))
 
@@ -165,7 +165,7 @@ class SampleSource:
         """
         if length.append_eod:
             require_end_token(self.tokenizer, self.eos_token_id)
-        rendered = _without_giants(self._render(shards), length.seq_length)
+        rendered = _without_giants(self._render(shards), length)
         while batch := _take(rendered):
             yield self._fit(batch, length, lost) if self.mindspeed is None else self._fit_as_mindspeed(batch, lost)
 
@@ -347,10 +347,10 @@ def check_unicode(texts: Iterable[str]) -> None:
         raise RejectError("text with half a surrogate pair, which is not Unicode") from None
 
 
-def _without_giants(rendered: Iterator[_Rendered], seq_length: int | None) -> Iterator[_Rendered]:
-    """The same, but a reason in place of a sample that would take gigabytes of memory."""
+def _without_giants(rendered: Iterator[_Rendered], length: LengthOptions) -> Iterator[_Rendered]:
+    """The same, but a reason in place of a sample that would take gigabytes of memory; DataError as ``tokenize``."""
     for file, record, spans in rendered:
-        reason = spans if isinstance(spans, str) else check_sample(spans, seq_length)
+        reason = spans if isinstance(spans, str) else check_sample(spans, length, record.key)
         yield file, record, reason or spans
 
 

@@ -184,15 +184,6 @@ def test_a_line_of_50_megabytes(preprocess, tmp_path, name):
         assert "a document of more than" in (tmp_path / "out" / "x_rejects.jsonl").read_text()
 
 
-def test_a_length_for_giants_takes_them(tokenizer_dir):
-    from seqpack.core.types import Span
-    from seqpack.pipeline.oversize import SAMPLE_CHARACTERS, check_sample
-
-    spans = [Span("a" * SAMPLE_CHARACTERS, train=False), Span("a", train=True)]
-    assert check_sample(spans, None) and check_sample(spans, 4096)
-    assert not check_sample(spans, SAMPLE_CHARACTERS // 8) and not check_sample(spans[:1], None)
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
 def test_a_full_disk(preprocess, tmp_path):
     """A file system of one megabyte, not a limit of the process: what is left on it is what users would see."""
