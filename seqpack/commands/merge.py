@@ -14,6 +14,8 @@ def merge(merge: MergeOptions, output: OutputOptions) -> None:
         seqpack preprocess data/ --tokenizer DIR --append-eod -o text/big --shard-index 0 --num-shards 2
         seqpack preprocess data/ --tokenizer DIR --append-eod -o text/big --shard-index 1 --num-shards 2
         seqpack merge text/big
+        seqpack merge text/big --overwrite
+        seqpack merge text/big --json
     """
     from seqpack.pipeline.preprocess import merge as run
     from seqpack.report.console import Console

@@ -51,8 +51,9 @@ def stats(
     for finding in result.findings:
         console.warn(finding.code, finding.text)
     for key, tokens in result.longest:
-        lost = "tokens would be cut" if length.on_overlong == "truncate" else "tokens would be dropped"
-        console.warn("SP111" if length.on_overlong == "truncate" else "SP102", f"{key}: {tokens:,} {lost}")
+        cuts = length.on_overlong in ("truncate", "split")
+        lost = "tokens would be cut" if cuts else "tokens would be dropped"
+        console.warn("SP111" if cuts else "SP102", f"{key}: {tokens:,} {lost}")
     if result.ledger.mended:
         console.warn("SP115", f"text that is not Unicode in {count(result.ledger.mended, 'row')}")
     if result.ledger.num_rejected:

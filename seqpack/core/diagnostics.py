@@ -179,7 +179,7 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     "SP108": Diagnostic(
         "a sample is longer than --seq-length",
         "Under --on-overlong error the first such sample stops the run.",
-        "Raise --seq-length, or choose --on-overlong truncate or drop.",
+        "Raise --seq-length, or choose --on-overlong truncate, split or drop.",
     ),
     "SP109": Diagnostic(
         "nothing to work with",
@@ -193,9 +193,10 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     ),
     "SP111": Diagnostic(
         "samples were truncated",
-        "Samples longer than --seq-length were cut inside their message texts; headers and the token that ends the "
-        "reply are kept, and the number of lost tokens is in the ledger.",
-        "Raise --seq-length, or choose --on-overlong drop or error.",
+        "Samples longer than --seq-length lost their last turns, or were cut inside their texts; headers and the "
+        "token that ends the reply are kept, and the number of lost tokens is in the ledger. Under --on-overlong split "
+        "only turns that are too long by themselves are lost.",
+        "Raise --seq-length, or choose --on-overlong split, drop or error; --split-sft also splits replies.",
     ),
     "SP112": Diagnostic(
         "no such pack",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -27,6 +28,8 @@ class Ledger:
 
     ``rejected`` rows have no tokens, since they could not be read as samples. ``read`` counts the others before
     anything was cut; ``truncated`` samples that were shortened, and the tokens they lost; ``dropped`` whole samples.
+    ``repeated`` are samples and tokens beyond those that were read: the further parts of a sample that was split, and
+    what each part has again, such as the system message.
     ``mended`` rows had text that is not Unicode; they are among the others.
     """
 
@@ -39,6 +42,7 @@ class Ledger:
     context: int = 0
     padding: int = 0
     mended: int = 0
+    repeated: Count = Count()
 
     def reject(self, reason: str) -> None:
         self.rejected[reason] = self.rejected.get(reason, 0) + 1
@@ -56,6 +60,16 @@ class Ledger:
         self.context += num_tokens - num_trained
         if original > num_tokens:
             self.truncated += Count(1, original - num_tokens)
+
+    def split(self, lengths: Sequence[int], num_trained: int, *, original: int, repeated: int, lost: int) -> None:
+        """One sample of ``original`` tokens that became several, of ``lengths``; ``lost`` of its tokens are in none."""
+        self.read += Count(1, original)
+        self.kept += Count(len(lengths), sum(lengths))
+        self.trained += num_trained
+        self.context += sum(lengths) - num_trained
+        self.repeated += Count(len(lengths) - 1, repeated)
+        if lost:
+            self.truncated += Count(1, lost)
 
     def keep_whole(self, samples: int, num_tokens: int, num_trained: int) -> None:
         """So many samples, nothing of which was cut."""
@@ -77,6 +91,7 @@ class Ledger:
         self.context += other.context
         self.padding += other.padding
         self.mended += other.mended
+        self.repeated += other.repeated
 
     def unkeep(self, reason: str, num_tokens: int, num_trained: int) -> None:
         """Drop a sample that was kept so far."""
@@ -104,9 +119,10 @@ class Ledger:
         return lost / self.rows if self.rows else 0.0
 
     def check(self) -> None:
-        """in = trained + context + truncated + dropped, in tokens and in samples. A failure is a bug of ours."""
-        assert self.read.tokens == self.trained + self.context + self.truncated.tokens + self.all_dropped.tokens, self
-        assert self.read.samples == self.kept.samples + self.all_dropped.samples, self
+        """read + repeated = trained + context + truncated + dropped, in tokens and samples. A failure is our bug."""
+        given = self.read + self.repeated
+        assert given.tokens == self.trained + self.context + self.truncated.tokens + self.all_dropped.tokens, self
+        assert given.samples == self.kept.samples + self.all_dropped.samples, self
         assert self.kept.tokens == self.trained + self.context, self
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,5 +139,6 @@ class Ledger:
             trained=value["trained"],
             context=value["context"],
             padding=value["padding"],
-            mended=value.get("mended", 0),  # older manifests have none
+            mended=value.get("mended", 0),  # older manifests have none, and none of the next
+            repeated=Count(**value.get("repeated", {})),
         )

@@ -138,26 +138,24 @@ class TokenizedBatch:
         trained: NDArray[np.int64] = ends[offsets[1:]] - ends[offsets[:-1]]
         return trained
 
-    def replace(self, changes: Mapping[int, TokenizedSample | None]) -> TokenizedBatch:
-        """The same samples, but those in ``changes``: another in their place, or none."""
+    def replace(self, changes: Mapping[int, Sequence[TokenizedSample]]) -> TokenizedBatch:
+        """The same samples, but those in ``changes``: others in their place, any number of them."""
         if not changes:
             return self
         offsets = self.offsets
         parts: list[TokenizedSample] = []
-        lengths = self.lengths.copy()
+        lengths: list[int] = []
         begin = 0
-        for index, sample in sorted(changes.items(), key=lambda change: change[0]):
-            parts.append(self._between(begin, int(offsets[index])))
-            begin = int(offsets[index + 1])
-            if sample is not None:
-                parts.append(sample)
-                lengths[index] = len(sample)
-        parts.append(self._between(begin, len(self.input_ids)))
-        removed = [index for index, sample in changes.items() if sample is None]
+        for index, samples in sorted(changes.items(), key=lambda change: change[0]):
+            parts += [self._between(int(offsets[begin]), int(offsets[index])), *samples]
+            lengths += [*self.lengths[begin:index].tolist(), *map(len, samples)]
+            begin = index + 1
+        parts.append(self._between(int(offsets[begin]), len(self.input_ids)))
+        lengths += self.lengths[begin:].tolist()
         return TokenizedBatch(
             np.concatenate([part.input_ids for part in parts]),
             np.concatenate([part.labels for part in parts]),
-            np.delete(lengths, removed),
+            np.array(lengths, np.int64),
         )
 
     def _between(self, start: int, end: int) -> TokenizedSample:

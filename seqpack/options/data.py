@@ -125,8 +125,13 @@ class LengthOptions:
     """Length"""
 
     seq_length: int | None = option(None, "Tokens in each pack, and the most a sample may have.", min=2)
-    on_overlong: Literal["truncate", "drop", "error"] = option(
-        "truncate", "A sample longer than --seq-length: cut inside its texts, leave out, or stop."
+    on_overlong: Literal["truncate", "split", "drop", "error"] = option(
+        "truncate",
+        "A sample longer than --seq-length: cut inside its texts, make several of it, cut between its turns, leave it "
+        "out, or stop.",
+    )
+    split_sft: bool = option(
+        False, "With --on-overlong split: also split a reply that is too long by itself; else its turn is left out."
     )
     max_drop: float = option(0.05, "Stop with exit code 4 if a larger share of rows is left out.", min=0, max=1)
     dedup: Literal["none", "exact"] = option(

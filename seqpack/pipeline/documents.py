@@ -23,16 +23,18 @@ from seqpack.options.compat import CompatOptions
 from seqpack.options.data import LengthOptions, TextOptions
 from seqpack.pipeline.compat import document_rules
 from seqpack.pipeline.inputs import ResolvedInput
+from seqpack.pipeline.loss import Loss, Outcome
 from seqpack.pipeline.mindspeed import TOO_LONG, DocumentRules, document_index
+from seqpack.pipeline.oversize import check_document
 from seqpack.pipeline.parts import Part, PartStore, PartWriter
-from seqpack.pipeline.samples import Loss, Outcome, mend_row, reject_row, require_end_token
+from seqpack.pipeline.samples import mend_row, reject_row, require_end_token
 from seqpack.text.documents import DocumentEncoder
 from seqpack.text.engines import PIECES_COMPARED, Choice, EngineName, choose_engine
 from seqpack.text.tokenizer import Tokenizer
 
 DOCUMENTS_PER_BATCH = 1024
-CHARACTERS_PER_BATCH = 2_000_000
-"""Documents are long: fewer at a time than samples, so that memory stays small."""
+CHARACTERS_PER_BATCH = 1 << 20
+"""Encoding takes some 150 bytes of memory for each of them."""
 
 ROWS = "rows"
 ROW = np.dtype([("line", "<i8"), ("digest", "<u8"), ("file", "<i4")])
@@ -109,6 +111,8 @@ class DocumentSource:
             # A handler that gave another number of texts would shift all columns behind it.
             if len(sample.texts) != len(self.input.text_keys):
                 raise ValueError(f"{len(sample.texts)} texts for the keys {', '.join(self.input.text_keys)}")
+            for text in sample.texts:
+                check_document(text)
         return [sample.texts for sample in samples]
 
     def _encode(self, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

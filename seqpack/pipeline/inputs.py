@@ -54,14 +54,8 @@ class ResolvedInput:
                     if not isinstance(record.value, dict):
                         raise RejectError(f"a JSON {type(record.value).__name__}, not an object")
                     items = use(list(handler(record.value)))
-                except RejectError as error:
-                    if error.missing_column and is_first:
-                        raise _wrong_columns(record, error) from error
-                    yield number, record, error.reason
-                except SeqpackError:
-                    raise
                 except Exception as error:
-                    raise self._failed(record, error) from error
+                    yield number, record, self._reason(record, error, is_first=is_first)
                 else:
                     for item in items:
                         yield number, record, item
@@ -71,12 +65,21 @@ class ResolvedInput:
         """The same files, all read by another handler."""
         return replace(self, handlers=[handler] * len(self.files))
 
-    def _failed(self, record: Record, error: Exception) -> DataError:
-        return DataError(
+    def _reason(self, record: Record, error: Exception, *, is_first: bool) -> str:
+        """Why a row gives nothing; raises what is not the fault of a single row."""
+        if isinstance(error, RejectError):
+            if error.missing_column and is_first:
+                raise _wrong_columns(record, error) from error
+            return error.reason
+        if isinstance(error, SeqpackError):
+            raise error
+        if isinstance(error, RecursionError):  # JSON inside a text; that of a row its reader refuses
+            return "nested too deeply"
+        raise DataError(
             "SP107",
             f"{record.key}: handler {self.handler!r} failed with {type(error).__name__}: {error}",
             help="mend that row, or the handler (it should raise RejectError for rows it cannot use)",
-        )
+        ) from error
 
 
 def resolve_input(input: InputOptions, *, say: Say) -> ResolvedInput:

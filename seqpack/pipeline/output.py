@@ -14,7 +14,7 @@ from seqpack.io.packed import DataSetPaths
 from seqpack.io.pai import pai_prefix
 from seqpack.io.publish import publish
 from seqpack.options.data import WriteOptions
-from seqpack.pipeline.samples import Loss
+from seqpack.pipeline.loss import Loss
 from seqpack.text.engines import Choice
 from seqpack.text.labels import Finding
 from seqpack.text.tokenizer import Tokenizer

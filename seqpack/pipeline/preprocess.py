@@ -186,7 +186,7 @@ def _refuse_idle_flags(length: LengthOptions, pack: PackOptions, compat: CompatO
     if compat.compat == "mindspeed":
         why = {"because": "--compat mindspeed packs and cuts by its own rules", "help": "leave one of them out"}
         refuse_idle(pack, ("strategy",), **why)
-        refuse_idle(length, ("on_overlong", "dedup"), **why)
+        refuse_idle(length, ("on_overlong", "split_sft", "dedup"), **why)
 
 
 def _strategy_name(source: SampleSource, strategy: Component[PackingStrategy]) -> str:

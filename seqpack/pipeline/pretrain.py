@@ -98,6 +98,12 @@ def _refuse_sample_flags(input: ResolvedInput, run: Run) -> None:
         because=f"handler {input.handler!r} gives pretraining text, which has no template and is trained on as a whole",
         help="leave it out, or choose the --handler of a conversation",
     )
+    refuse_idle(
+        run.length,
+        ("on_overlong", "split_sft"),
+        because="documents of pretraining text are never too long, Megatron's pretraining cuts their stream",
+        help="leave it out, or choose the --handler of a conversation",
+    )
 
 
 def _notes(manifest: Manifest, run: Run) -> Iterator[str]:

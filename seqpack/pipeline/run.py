@@ -50,6 +50,7 @@ class Run:
         return {
             "seq_length": self.length.seq_length,
             "on_overlong": self.length.on_overlong,
+            "split_sft": self.length.split_sft,
             "append_eod": self.length.append_eod,
             **plain_value(self.compat),
             "packing": packing,

@@ -17,8 +17,9 @@ from seqpack.io.mapped import map_array
 from seqpack.io.packed import DataSetPaths, PieceIndexWriter
 from seqpack.io.shards import Shard
 from seqpack.options.data import LengthOptions
+from seqpack.pipeline.loss import Loss
 from seqpack.pipeline.parts import Part, PartStore, PartWriter
-from seqpack.pipeline.samples import KeptBatch, Loss, SampleSource
+from seqpack.pipeline.samples import KeptBatch, SampleSource
 from seqpack.pipeline.table import SAMPLE, Table, TokenSource, column, map_table, pieces_of_table, table_parts
 
 INPUT_IDS, LABELS, SAMPLES, IS_KEPT = "input_ids", "labels", "samples", "is_kept"

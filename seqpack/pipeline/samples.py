@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +20,12 @@ from seqpack.io.shards import Shard
 from seqpack.options.check import refuse_idle
 from seqpack.options.data import LengthOptions, TextOptions
 from seqpack.pipeline.inputs import ResolvedInput
+from seqpack.pipeline.loss import Loss
 from seqpack.pipeline.mindspeed import TOO_LONG, Rules
+from seqpack.pipeline.overlong import Fitter
+from seqpack.pipeline.oversize import SAMPLE_CHARACTERS, check_size, is_small
 from seqpack.text.catalog import open_template
-from seqpack.text.encoder import SampleEncoder, truncate, with_end, with_ends
+from seqpack.text.encoder import SampleEncoder, with_ends
 from seqpack.text.engines import PIECES_COMPARED, Choice, EngineName, choose_engine
 from seqpack.text.labels import Finding, LabelCheck, TrainOn, choose
 from seqpack.text.layout import Rendered, Renderer
@@ -36,7 +38,6 @@ CHARACTERS_PER_BATCH = 2_000_000
 SAMPLES_CHECKED = 16
 """So many samples, the first ones, are looked at for labels that are wrong."""
 
-Outcome = Literal["rejected", "dropped", "truncated", "mended"]
 _Row = tuple[int, Record, tuple[Sample, Rendered] | str]
 """Number of the file, row, and a sample as it is and rendered, or the reason why the row gives none."""
 
@@ -53,20 +54,6 @@ class KeptBatch:
     file: NDArray[np.int64]
     line: NDArray[np.int64]
     original_length: NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """A row that is not in the set, or not as it was: one line of ``rejects.jsonl``."""
-
-    key: str
-    outcome: Outcome
-    reason: str
-    tokens: int
-
-    def to_json(self) -> str:
-        value = {"key": self.key, "outcome": self.outcome, "reason": self.reason, "tokens": self.tokens}
-        return json.dumps(value, ensure_ascii=False)
 
 
 @dataclass(slots=True)
@@ -139,7 +126,8 @@ class SampleSource:
                 yield sample._replace(key=record.key)
 
     def _renderable(self, samples: Sequence[Sample]) -> list[Sample]:
-        return [sample for sample, _ in self._rendered(samples)]  # RejectError if the template cannot use them
+        samples = [sample for sample, _ in self._rendered(samples)]  # RejectError if the template cannot use them
+        return [sample for sample in samples if is_small(sample)]
 
     def _rendered(self, samples: Sequence[Sample]) -> list[tuple[Sample, Rendered]]:
         """The samples with what is to be trained on, and rendered; RejectError if the template cannot use one."""
@@ -186,7 +174,7 @@ class SampleSource:
         if length.append_eod:
             require_end_token(self.tokenizer, self.eos_token_id)
         rows = self.input.rows(self._rendered, shards)
-        while batch := _take(rows):
+        while batch := _take(rows, length):
             yield self._fit(batch, length, lost) if self.mindspeed is None else self._fit_as_mindspeed(batch, lost)
 
     def _count_mended(self, record: Record, lost: Callable[[Loss], None]) -> None:
@@ -206,8 +194,9 @@ class SampleSource:
             is_odd |= lengths > length.seq_length
         whole = ~is_odd
         self.ledger.keep_whole(int(whole.sum()), int(lengths.sum(where=whole)), int(num_trained.sum(where=whole)))
-        changes: dict[int, TokenizedSample | None] = {}
+        changes: dict[int, Sequence[TokenizedSample]] = {}
         number = 0
+        fitter = self._fitter(length, lost)
         if is_odd.any() or len(samples) < len(batch) or any(record.num_mended for _, record, _ in batch):
             for _, record, sample in batch:  # in the order of the data, so that batches do not show in what is listed
                 self._count_mended(record, lost)
@@ -215,16 +204,19 @@ class SampleSource:
                     reject_row(self.ledger, lost, record, sample)
                     continue
                 if is_odd[number]:
-                    changes[number] = self._fit_odd(record.key, sample[0], tokens[number], length, lost)
+                    changes[number] = fitter.fit(record.key, sample[0], tokens[number])
                 number += 1
-        is_kept = np.ones(len(samples), np.bool_)
-        is_kept[[number for number, sample in changes.items() if sample is None]] = False
+        num_parts = np.ones(len(samples), np.int64)
+        num_parts[list(changes)] = [len(parts) for parts in changes.values()]
         files = np.fromiter((file for file, _, _ in samples), np.int64, len(samples))
         lines = np.fromiter((record.line for _, record, _ in samples), np.int64, len(samples))
         if changes:
             tokens = tokens.replace(changes)
             num_trained = tokens.num_trained
-        return KeptBatch(tokens, num_trained, files[is_kept], lines[is_kept], lengths[is_kept])
+        original = np.repeat(lengths, num_parts)
+        if length.on_overlong == "split":  # a part is a sample of its own
+            original = tokens.lengths
+        return KeptBatch(tokens, num_trained, np.repeat(files, num_parts), np.repeat(lines, num_parts), original)
 
     def _fit_as_mindspeed(self, batch: Sequence[_Row], lost: Callable[[Loss], None]) -> KeptBatch:
         """The same samples with the cuts of MindSpeed-LLM."""
@@ -252,47 +244,9 @@ class SampleSource:
         tokens = join_samples([row[0] for row in kept])
         return KeptBatch(tokens, tokens.num_trained, files, lines, lengths)
 
-    def _fit_odd(
-        self,
-        key: str,
-        sample: Sample,
-        tokens: TokenizedSample,
-        length: LengthOptions,
-        lost: Callable[[Loss], None],
-    ) -> TokenizedSample | None:
-        """What is left of a sample that is too long, or without anything to train on."""
-        if not tokens.num_trained:
-            self.ledger.drop("nothing to train on", len(tokens))
-            lost(Loss(key, "dropped", "nothing to train on", len(tokens)))
-            return None
-        limit = length.seq_length
-        assert limit is not None
-        if length.on_overlong == "error":
-            raise DataError(
-                "SP108",
-                f"{key}: {len(tokens):,} tokens do not fit --seq-length {limit:,}",
-                help="raise it, or choose --on-overlong truncate | drop",
-            )
-        shortened = self._truncate(sample, limit, length) if length.on_overlong == "truncate" else None
-        if shortened is None:
-            reason = "longer than --seq-length" if length.on_overlong == "drop" else "no room for a trained token"
-            self.ledger.drop(reason, len(tokens))
-            lost(Loss(key, "dropped", reason, len(tokens)))
-            return None
-        self.ledger.keep(len(shortened), shortened.num_trained, original=len(tokens))
-        lost(Loss(key, "truncated", "longer than --seq-length", len(tokens) - len(shortened)))
-        return shortened
-
-    def _truncate(self, sample: Sample, limit: int, length: LengthOptions) -> TokenizedSample | None:
-        """The sample cut to ``limit`` tokens, the end token of ``--append-eod`` among them."""
-        spans = self.renderer.spans(sample)
-        shortened = truncate(self.tokenizer, spans, limit, self.control)
-        if shortened is None or not length.append_eod:
-            return shortened
-        end = require_end_token(self.tokenizer, self.eos_token_id)
-        if len(with_end(shortened, end)) > limit:
-            shortened = truncate(self.tokenizer, spans, limit - 1, self.control)
-        return None if shortened is None else with_end(shortened, end)
+    def _fitter(self, length: LengthOptions, lost: Callable[[Loss], None]) -> Fitter:
+        end = require_end_token(self.tokenizer, self.eos_token_id) if length.append_eod else None
+        return Fitter(self.renderer.spans, self.tokenizer, self.control, length, end, self.ledger, lost)
 
     def _ended(self, tokens: TokenizedBatch) -> TokenizedBatch:
         """The end token behind every sample with something to train on, unless that is how it ends."""
@@ -330,7 +284,14 @@ def check_length(length: LengthOptions, *, packs: bool) -> None:
         raise ConfigError("SP008", "packing needs --seq-length", help="add --seq-length, for example 2048")
     if length.seq_length is None:
         refuse_idle(
-            length, ("on_overlong",), because="without --seq-length no sample is too long", help="add --seq-length"
+            length,
+            ("on_overlong", "split_sft"),
+            because="without --seq-length no sample is too long",
+            help="add --seq-length",
+        )
+    if length.on_overlong != "split":
+        refuse_idle(
+            length, ("split_sft",), because="no sample is split", help="add --on-overlong split, or leave it out"
         )
 
 
@@ -357,14 +318,19 @@ def mend_row(ledger: Ledger, lost: Callable[[Loss], None], record: Record) -> No
     lost(Loss(record.key, "mended", "half of a surrogate pair, which is not Unicode, became U+FFFD", 0))
 
 
-def _take(rows: Iterator[_Row]) -> list[_Row]:
+def _take(rows: Iterator[_Row], length: LengthOptions) -> list[_Row]:
     """The next batch, empty at the end; both bounds keep memory small, whatever the samples are like."""
     batch: list[_Row] = []
     size = 0
     for row in rows:
+        number, record, sample = row
+        if not isinstance(sample, str):
+            num_characters = sum([len(content) for _, content, _ in sample[0].messages])
+            if num_characters > SAMPLE_CHARACTERS and (reason := check_size(num_characters, length, record.key)):
+                row = (number, record, reason)
+            else:
+                size += num_characters
         batch.append(row)
-        if not isinstance(row[2], str):
-            size += sum([len(content) for _, content, _ in row[2][0].messages])
         if len(batch) >= SAMPLES_PER_BATCH or size >= CHARACTERS_PER_BATCH:
             break
     return batch

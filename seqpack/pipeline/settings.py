@@ -8,6 +8,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+NOT_GIVEN = "not given"
+
 Settings = Mapping[str, Any]
 """JSON values by name. Two runs with equal settings on equal files make equal sets."""
 
@@ -28,7 +30,8 @@ def plain_value(value: Any) -> Any:
 def differences(before: Settings, now: Settings) -> list[str]:
     """A phrase for each setting that is another one now; empty if all are equal."""
     names = [*now, *(name for name in before if name not in now)]
-    return [_phrase(name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)]
+    pairs = [(name, before.get(name, NOT_GIVEN), now.get(name, NOT_GIVEN)) for name in names]
+    return [_phrase(name, old, new) for name, old, new in pairs if old != new]
 
 
 def _phrase(name: str, before: Any, now: Any) -> str:

@@ -19,7 +19,9 @@ from seqpack.options.data import InputOptions, LengthOptions, TextOptions
 from seqpack.packing.planning import make_plan
 from seqpack.pipeline.distribute import Advance, distribute
 from seqpack.pipeline.inputs import resolve_input
-from seqpack.pipeline.samples import Loss, SampleSource, check_loss
+from seqpack.pipeline.loss import Loss
+from seqpack.pipeline.samples import SampleSource, check_loss
+from seqpack.text.division import MARKUP
 from seqpack.text.labels import Finding
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
@@ -211,7 +213,7 @@ def _remember(dropped: list[int], losses: list[tuple[str, int]]) -> Callable[[Lo
     def remember(loss: Loss) -> None:
         if loss.outcome == "dropped":
             dropped.append(loss.tokens)
-        if loss.outcome in {"dropped", "truncated"}:
+        if loss.outcome in {"dropped", "truncated"} and loss.reason != MARKUP:
             losses.append((loss.key, loss.tokens))
 
     return remember

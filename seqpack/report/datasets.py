@@ -29,6 +29,9 @@ def ledger_table(ledger: Ledger) -> Table:
         table.add_row(Text(f"  rejected: {reason}"), f"{rows:,}", "–", "not counted as read")
     mended = f"{ledger.mended:,} with text that is not Unicode, mended" if ledger.mended else ""
     table.add_row("read", f"{ledger.read.samples:,}", f"{ledger.read.tokens:,}", mended)
+    if ledger.repeated.samples or ledger.repeated.tokens:
+        more = "more samples, from those that were split; their common beginnings"
+        table.add_row("  + repeated", f"{ledger.repeated.samples:,}", f"{ledger.repeated.tokens:,}", more)
     if ledger.truncated.samples:
         table.add_row(
             "  − truncated",

@@ -56,6 +56,9 @@ def report_data_set(console: Console, result: DataSetResult) -> None:
             f"{count(ledger.truncated.samples, 'sample')} lost {count(ledger.truncated.tokens, 'token')}, named in "
             f"{paths.rejects}",
         )
+    if ledger.repeated.samples:
+        samples, tokens = count(ledger.repeated.samples, "more sample"), count(ledger.repeated.tokens, "token")
+        console.note(f"{samples} by --on-overlong split, {tokens} repeated; named in {paths.rejects}")
     if result.duplicates:
         console.warn("SP140", f"{count(result.duplicates, 'sample')} stand in the data before already: --dedup exact")
     _report_text(console, result)

@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from seqpack.core.errors import ConfigError, RejectError
 from seqpack.core.types import Message, Sample, Span
 from seqpack.text.tokenizer import Tokenizer
-from seqpack.text.tools import parse_calls
+from seqpack.text.tools import calls_with_text, parse_calls
 
 # Unicode reserves these for use inside a program: no text that is interchanged has them.
 BEGIN, END = "\ufdd0", "\ufdd1"
@@ -185,7 +185,16 @@ def _refuse(message: str) -> str:
 
 
 def _as_openai(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    return [_openai(message) for message in messages]
+    """Messages as templates know them: a text and the tools called right after it are one message."""
+    found: list[dict[str, Any]] = []
+    for index, message in enumerate(messages):
+        if calls_with_text(messages, index):
+            if found[-1]["role"] == "assistant" and messages[index - 1].train is not message.train:
+                raise RejectError("a reply and its tool call, of which only one is to be trained on")
+            found[-1] |= {"tool_calls": _openai(message)["tool_calls"]}
+        else:
+            found.append(_openai(message))
+    return found
 
 
 def _openai(message: Message) -> dict[str, Any]:
@@ -275,7 +284,11 @@ def _search(text: str, contents: Sequence[str]) -> list[Place]:
 
 def _train_flags(messages: Sequence[Message], num_replies: int) -> list[bool]:
     """Whether each reply of the rendered text is trained on."""
-    flags = [message.train for message in messages if message.role in _REPLIES]
+    flags = [
+        message.train
+        for index, message in enumerate(messages)
+        if message.role in _REPLIES and not calls_with_text(messages, index)
+    ]
     if len(flags) == num_replies:
         return [flag is not False for flag in flags]
     if any(flag is False for flag in flags):

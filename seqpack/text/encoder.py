@@ -1,9 +1,8 @@
-"""Spans to ids and labels, many samples per call of the tokenizer, and cutting a sample that is too long."""
+"""Spans to ids and labels, many samples per call of the tokenizer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Protocol
 
@@ -12,8 +11,8 @@ from numpy.typing import NDArray
 
 from seqpack.core.types import IGNORE_INDEX, Span, TokenizedBatch, TokenizedSample, running_sum
 from seqpack.text.layout import Filled, Layout, Rendered
-from seqpack.text.plain import ControlText, Offsets
-from seqpack.text.tokenizer import FlatIds, Tokenizer
+from seqpack.text.plain import ControlText
+from seqpack.text.tokenizer import FlatIds
 
 
 class FlatEncoder(Protocol):
@@ -146,26 +145,6 @@ def _assemble(
     return TokenizedBatch(input_ids, labels, np.diff(borders))
 
 
-def truncate(
-    tokenizer: Tokenizer, spans: Sequence[Span], max_length: int, control: ControlText | None = None
-) -> TokenizedSample | None:
-    """The sample cut to at most ``max_length`` tokens, or None if nothing worth training on would be left.
-
-    Whole exchanges are removed from the end. If the first one alone is too long, its message texts are shortened (the
-    user's first, then the reply's, in proportion when both are long; the system text last), keeping their beginnings:
-    headers, separators and the token that ends the reply always survive.
-    """
-    pieces = [_Piece.of(*encoded) for encoded in _encode_with_offsets(tokenizer, spans, control)]
-    turns = {piece.span.turn for piece in pieces}
-    for last in sorted(turns, reverse=True):
-        kept = [piece for piece in pieces if piece.span.turn <= last]
-        if _length(kept) <= max_length:
-            return _with_target(kept)
-    first = [piece for piece in pieces if piece.span.turn == min(turns)]
-    shortened = _shorten(first, max_length)
-    return None if shortened is None else _with_target(shortened)
-
-
 def with_end(sample: TokenizedSample, end_token_id: int) -> TokenizedSample:
     """The sample with the end token behind it, trained on; the sample itself if that is how it ends already."""
     if len(sample) and sample.input_ids[-1] == end_token_id:
@@ -191,75 +170,8 @@ def with_ends(batch: TokenizedBatch, end_token_id: int) -> tuple[TokenizedBatch,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """A span's ids, of which ``content`` are the data's own and may be cut."""
-
-    span: Span
-    head: list[int]
-    content: list[int]
-    tail: list[int]
-
-    def __len__(self) -> int:
-        return len(self.head) + len(self.content) + len(self.tail)
-
-    @classmethod
-    def of(cls, span: Span, ids: list[int], offsets: list[tuple[int, int]]) -> _Piece:
-        start, end = span.content or (0, 0)
-        inside = [index for index, (left, right) in enumerate(offsets) if start <= left and right <= end and left < end]
-        if not inside:
-            return cls(span, ids, [], [])
-        first, last = inside[0], inside[-1] + 1
-        return cls(span, ids[:first], ids[first:last], ids[last:])
-
-    def cut(self, length: int) -> _Piece:
-        return _Piece(self.span, self.head, self.content[:length], self.tail)
-
-    @property
-    def ids(self) -> list[int]:
-        return self.head + self.content + self.tail
-
-
-def _shorten(pieces: list[_Piece], max_length: int) -> list[_Piece] | None:
-    prompt = sum(len(piece.content) for piece in pieces if not piece.span.train)
-    reply = sum(len(piece.content) for piece in pieces if piece.span.train)
-    budget = max_length - (_length(pieces) - prompt - reply)
-    if budget < 2:
-        return None
-    room_for_prompt, room_for_reply = _share(budget, prompt, reply)
-    shortened: list[_Piece] = []
-    for piece in pieces:  # the system text stands first and so takes its room before the user's
-        room = room_for_reply if piece.span.train else room_for_prompt
-        cut = piece.cut(room)
-        if piece.span.train:
-            room_for_reply -= len(cut.content)
-        else:
-            room_for_prompt -= len(cut.content)
-        shortened.append(cut)
-    return shortened
-
-
-def _share(budget: int, prompt: int, reply: int) -> tuple[int, int]:
-    """Room for prompt and reply: whichever needs less than half is kept whole, two long ones share in proportion."""
-    if 2 * reply < budget:
-        return budget - reply, reply
-    if 2 * prompt < budget:
-        return prompt, budget - prompt
-    room_for_reply = max(budget * reply // (prompt + reply), 1)
-    return budget - room_for_reply, room_for_reply
-
-
-def _length(pieces: list[_Piece]) -> int:
-    """Tokens of a sample made of these pieces, of which an elided one only counts at the end."""
-    return sum(len(piece) for index, piece in enumerate(pieces) if not piece.span.elided or index == len(pieces) - 1)
-
-
-def _with_target(pieces: list[_Piece]) -> TokenizedSample | None:
-    sample = _join([(piece.span, piece.ids) for piece in pieces])
-    return sample if sample.num_trained else None
-
-
-def _join(spans: Sequence[tuple[Span, list[int]]]) -> TokenizedSample:
+def join_spans(spans: Sequence[tuple[Span, list[int]]]) -> TokenizedSample:
+    """Spans with their ids, one after the other."""
     input_ids: list[int] = []
     labels: list[int] = []
     end: int | None = None
@@ -278,15 +190,3 @@ def _join(spans: Sequence[tuple[Span, list[int]]]) -> TokenizedSample:
 
 def _int32(values: list[int]) -> NDArray[np.int32]:
     return np.array(values, np.int32)
-
-
-def _encode_with_offsets(
-    tokenizer: Tokenizer, spans: Sequence[Span], control: ControlText | None
-) -> Iterator[tuple[Span, list[int], Offsets]]:
-    encodings = tokenizer.encode_with_offsets([span.text for span in spans])
-    for span, encoding in zip(spans, encodings, strict=True):
-        if span.plain:
-            assert control is not None
-            yield (span, *control.encode_with_offsets(span.text))
-        else:
-            yield span, encoding.ids, encoding.offsets

@@ -13,6 +13,7 @@ from seqpack.hooks.specs import PromptTemplate
 from seqpack.text.encoder import SampleEncoder
 from seqpack.text.plain import ControlText
 from seqpack.text.tokenizer import Tokenizer
+from seqpack.text.tools import calls_with_text
 
 TrainOn = Literal["assistant", "last", "all"]
 REPLIES = ("assistant", "function")
@@ -22,18 +23,27 @@ def choose(sample: Sample, train_on: TrainOn) -> Sample:
     """The sample with ``train`` set on its messages; a message that has it set already keeps it."""
     if train_on == "assistant":
         return sample
-    replies = [index for index, message in enumerate(sample.messages) if message.role in REPLIES]
-    last = replies[-1] if replies else -1
+    last = max(_endings(sample.messages), default=-1)
+    last_turn = {last, last - 1} if last and calls_with_text(sample.messages, last) else {last}
 
     def chosen(index: int, message: Message) -> Message:
         if message.train is not None:
             return message
         if train_on == "all":
             return message._replace(train=True)
-        return message._replace(train=False) if message.role in REPLIES and index != last else message
+        return message._replace(train=False) if message.role in REPLIES and index not in last_turn else message
 
     messages = tuple(chosen(index, message) for index, message in enumerate(sample.messages))
     return sample._replace(messages=messages)
+
+
+def _endings(messages: Sequence[Message]) -> list[int]:
+    """Replies that end a turn of the assistant."""
+    return [
+        index
+        for index, message in enumerate(messages)
+        if message.role in REPLIES and not (index + 1 < len(messages) and calls_with_text(messages, index + 1))
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +79,7 @@ class LabelCheck:
 
     def _prefix(self, sample: Sample) -> Finding | None:
         """SP120: the beginning of a conversation reads otherwise once it goes on."""
-        replies = [index for index, message in enumerate(sample.messages) if message.role in REPLIES]
+        replies = _endings(sample.messages)
         whole = self._tokens(sample).input_ids.tolist()
         for number, index in enumerate(replies[:-1]):
             try:
@@ -95,7 +105,8 @@ class LabelCheck:
         if prompt_for is None:  # in a template of fixed text both are the same by construction
             return None
         text = "".join(span.text for span in self.template.spans(sample))
-        for number, index in enumerate(i for i, message in enumerate(sample.messages) if message.role in REPLIES):
+        for number, ending in enumerate(_endings(sample.messages)):
+            index = ending - calls_with_text(sample.messages, ending)
             try:
                 prompt = prompt_for(sample._replace(messages=sample.messages[:index]))
             except RejectError:  # a template need not take a conversation that breaks off here

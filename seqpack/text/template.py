@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from seqpack.core.errors import ConfigError, RejectError
 from seqpack.core.types import Message, Sample, Span
@@ -26,13 +27,27 @@ Slots = tuple[str, ...]
 """Pieces of text, each tokenized on its own."""
 
 
+class _Turn(NamedTuple):
+    """What is asked or returned, what the assistant says to it, and the tools it calls in saying so."""
+
+    prompts: tuple[Message, ...]
+    reply: Message
+    call: Message | None = None
+
+    @property
+    def alternates(self) -> bool:
+        return self.prompts[0].role in PROMPTS and self.reply.role in REPLIES
+
+
 @dataclass(frozen=True, slots=True)
 class TextTemplate:
     """What stands around each message. Every reply is trained on, its end token included.
 
     A turn is a user message or an observation of a tool, and the reply to it: text, or a call of tools. ``prefix``
     opens a sample, ``separator`` every turn but the first. Under ``efficient_eos`` replies have no end token of their
-    own: the token after a reply is labelled with it, and the sample ends with one. ``tokens`` are those the tokenizer
+    own: the token after a reply is labelled with it, and the sample ends with one. ``call_joint`` stands between what
+    the assistant says and the tools it calls in the same turn, ``observation_joint`` between several results of tools;
+    None where the model knows no such turns. ``tokens`` are those the tokenizer
     must have, besides what looks like ``<|this|>``. ``thinking`` and ``train_prompts`` are choices of the user, not of
     the template.
     """
@@ -49,6 +64,8 @@ class TextTemplate:
     efficient_eos: bool = False
     system_in_user: bool = False
     tools: str = "default"
+    call_joint: str | None = None
+    observation_joint: str | None = None
     thoughts: Thoughts | None = None
     tokens: tuple[str, ...] = ()
     thinking: bool | None = None
@@ -82,11 +99,12 @@ class TextTemplate:
         """Prefix, system and first user message, reply, then separator, user message and reply for each further turn.
 
         Raises RejectError unless prompts (user, observation) and replies (assistant, function) alternate after an
-        optional system message, and for tools and tool calls that are not what they should be.
+        optional system message, but for turns that the joints allow, and for tools and tool calls that are not what
+        they should be.
         """
         messages = list(sample.messages)
         system = messages.pop(0) if messages and messages[0].role == "system" else None
-        turns = _turns(messages)
+        turns = self._turns(messages)
         yield from self._literal(self.prefix, turn=0)
         above = self._system(system, sample.tools)
         if above.text and not self.system_in_user:
@@ -95,14 +113,17 @@ class TextTemplate:
             else:
                 yield from _message_spans(self.system, above.text, train=self._trains(system), turn=0)
         keeps_thoughts = bool(sample.tools.strip())
-        for turn, (prompt, reply) in enumerate(turns):
+        for turn, (prompts, reply, call) in enumerate(turns):
             if turn:
                 yield from self._literal(self.separator, turn=turn)
             rendered = self._reply(reply, keep=keeps_thoughts or turn == len(turns) - 1)
-            yield from self._prompt(prompt, above if self.system_in_user and not turn else None, turn)
+            if len(prompts) > 1:
+                yield from self._results(prompts, turn)
+            else:
+                yield from self._prompt(prompts[0], above if self.system_in_user and not turn else None, turn)
             if rendered.prompt:
-                yield Span(rendered.prompt, self._trains(prompt), turn)
-            yield from self._answer(reply, rendered, turn)
+                yield Span(rendered.prompt, self._trains(prompts[-1]), turn)
+            yield from self._answer(reply, rendered, call, turn)
 
     def check_tokens(self, tokenizer: Tokenizer, *, name: str) -> int | None:
         """The id of ``end_of_turn``; ConfigError if the tokenizer lacks it or another control token of the template."""
@@ -141,16 +162,52 @@ class TextTemplate:
         content = above + Rendered.of(message.content)
         yield from _spans(slots, train=self._trains(message), turn=turn, content=content, idx=Rendered(str(turn)))
 
+    def _results(self, messages: Sequence[Message], turn: int) -> Iterator[Span]:
+        """Several results of tools in one turn, of which the last one may be shortened."""
+        assert self.observation_joint is not None
+        joined = Rendered("")
+        for message in messages:
+            joint = self.observation_joint if joined.data else ""
+            joined = replace(joined, content=None) + Rendered(joint) + Rendered.of(message.content)
+        if len({self._trains(message) for message in messages}) > 1:
+            raise RejectError("several results of tools in one turn, of which only some are to be trained on")
+        yield from _spans(self.observation, train=self._trains(messages[0]), turn=turn, content=joined)
+
+    def _turns(self, messages: Sequence[Message]) -> list[_Turn]:
+        """RejectError unless prompts and replies alternate, or the template has a form for what stands in a row."""
+        plain = [_Turn((prompt,), reply) for prompt, reply in zip(messages[::2], messages[1::2], strict=False)]
+        if plain and not len(messages) % 2 and all(turn.alternates for turn in plain):
+            return plain
+        turns: list[_Turn] = []
+        rest = list(messages)
+        while rest:
+            prompts = [rest.pop(0)]
+            while self.observation_joint is not None and prompts[0].role == _following(rest) == "observation":
+                prompts.append(rest.pop(0))
+            reply = rest.pop(0) if rest else prompts[0]
+            is_called = self.call_joint is not None and reply.role == "assistant" and _following(rest) == "function"
+            turns.append(_Turn(tuple(prompts), reply, rest.pop(0) if is_called else None))
+        if not turns or not all(turn.alternates for turn in turns):
+            raise RejectError("user and assistant do not alternate")
+        return turns
+
     def _reply(self, message: Message, *, keep: bool) -> Reply:
         if self.thoughts is None:
             return Reply("", "", (), message.content)
         return self.thoughts.reply(message.content, thinking=self.thinking, keep=keep)
 
-    def _answer(self, message: Message, reply: Reply, turn: int) -> Iterator[Span]:
+    def _answer(self, message: Message, reply: Reply, call: Message | None, turn: int) -> Iterator[Span]:
         train = True if message.train is None else message.train
+        if call is not None and train != (True if call.train is None else call.train):
+            raise RejectError("a reply and its tool call, of which only one is to be trained on")
         if reply.prefix:
             yield Span(reply.prefix, train, turn)
-        if message.role == "assistant" and not reply.thought:
+        if call is not None:
+            # a thought alone brings its own blanks
+            content = reply.rendered() + Rendered((self.call_joint or "") if reply.rest.strip("\n") else "")
+            content += Rendered.join(self.tool_format.call(parse_calls(call.content)))
+            yield from _spans(self.assistant, train=train, turn=turn, content=content)
+        elif message.role == "assistant" and not reply.thought:
             yield from _message_spans(self.assistant, reply.rest, train=train, turn=turn)
         elif message.role == "assistant":
             yield from _spans(self.assistant, train=train, turn=turn, content=reply.rendered())
@@ -174,12 +231,8 @@ def _data(text: str) -> Rendered:
     return Rendered(text, ((0, len(text)),))
 
 
-def _turns(messages: Sequence[Message]) -> list[tuple[Message, Message]]:
-    pairs = list(zip(messages[::2], messages[1::2], strict=False))
-    alternate = all(prompt.role in PROMPTS and reply.role in REPLIES for prompt, reply in pairs)
-    if not pairs or len(messages) % 2 or not alternate:
-        raise RejectError("user and assistant do not alternate")
-    return pairs
+def _following(messages: Sequence[Message]) -> str:
+    return messages[0].role if messages else ""
 
 
 def _message_spans(slots: Slots, text: str, *, train: bool, turn: int) -> Iterator[Span]:

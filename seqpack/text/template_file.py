@@ -1,10 +1,10 @@
 """Template files: YAML, one template each.
 
 Keys: ``user`` and ``assistant`` (required), ``system``, ``function`` (a tool call), ``observation`` (what a tool
-returned), ``prefix``, ``separator``, ``tools`` (a tool format), ``default_system``, ``end_of_turn``, ``efficient_eos``,
-``system_in_user``, ``thoughts``, ``tokens``. A part is text, or a list of texts that are tokenized one by one, of which
-``{token: X}`` must be one token. ``{{content}}`` stands for the message, ``{{idx}}`` for the number of the turn,
-``{{bos}}`` and ``{{eos}}`` for the tokenizer's tokens.
+returned), ``prefix``, ``separator``, ``tools`` (a tool format), ``call_joint``, ``observation_joint``,
+``default_system``, ``end_of_turn``, ``efficient_eos``, ``system_in_user``, ``thoughts``, ``tokens``. A part is text, or
+a list of texts that are tokenized one by one, of which ``{token: X}`` must be one token. ``{{content}}`` stands for the
+message, ``{{idx}}`` for the number of the turn, ``{{bos}}`` and ``{{eos}}`` for the tokenizer's tokens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from seqpack.core.suggest import did_you_mean
 from seqpack.text.template import SLOTS, TextTemplate, template_keys
 from seqpack.text.thoughts import Thoughts, ThoughtStyle
 
-TEXTS = ("default_system", "end_of_turn", "tools")
+TEXTS = ("default_system", "end_of_turn", "tools", "call_joint", "observation_joint")
 FLAGS = ("efficient_eos", "system_in_user")
 REQUIRED = ("user", "assistant")
 

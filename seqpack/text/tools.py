@@ -13,6 +13,7 @@ from typing import Any
 
 from seqpack.core.errors import ConfigError, RejectError
 from seqpack.core.suggest import did_you_mean
+from seqpack.core.types import Message
 from seqpack.text.rendered import Data, Rendered
 
 Tool = Mapping[str, Any]
@@ -69,6 +70,11 @@ def parse_calls(content: str) -> list[Call]:
     if not calls or not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
         raise RejectError("a tool call is not an object with name and arguments")
     return [Call(call["name"], _arguments(call.get("arguments", {}))) for call in calls]
+
+
+def calls_with_text(messages: Sequence[Message], index: int) -> bool:
+    """Whether message ``index`` calls tools in the turn in which the assistant has just said something."""
+    return index > 0 and (messages[index - 1].role, messages[index].role) == ("assistant", "function")
 
 
 def to_json(value: Any) -> str:

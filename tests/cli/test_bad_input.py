@@ -118,7 +118,7 @@ def test_packing_without_length(preprocess):
 def test_overlong_sample_stops_if_asked(preprocess):
     long = {**ROW, "output": "word " * 200}
     flags = ("--neat-pack", "--seq-length", 64, "--on-overlong")
-    check(preprocess([ROW, long], *flags, "error"), 3, "SP108", "data.jsonl:2", "--on-overlong truncate | drop")
+    check(preprocess([ROW, long], *flags, "error"), 3, "SP108", "data.jsonl:2", "--on-overlong truncate | split | drop")
 
 
 def test_map_keys(preprocess):
@@ -199,6 +199,7 @@ def test_training_on_what_is_not_a_data_set(cli, tmp_path):
     [
         (("--strategy", "greedy"), "nothing is packed"),
         (("--on-overlong", "drop"), "without --seq-length"),
+        (("--split-sft", "--seq-length", 64), "no sample is split"),
         (("--compat", "mindspeed", "--neat-pack", "--seq-length", 64, "--strategy", "greedy"), "by its own rules"),
         (("--handler", "text", "--json-keys", "output", "--train-on", "last"), "pretraining text"),
         (("--handler", "text", "--json-keys", "output", "--prompt-type", "llama3"), "pretraining text"),

@@ -33,6 +33,22 @@ def test_every_kind_of_file_gives_the_same_set(preprocess):
     assert [name for name, pairs in made.items() if pairs != made["alpaca.jsonl"]] == []
 
 
+@pytest.mark.parametrize(
+    ("rows", "flags", "column"),
+    [
+        ("sharegpt", (), "packed_labels"),
+        ("text", ("--handler", "text", "--append-eod"), "text"),
+    ],
+)
+def test_other_rows_are_the_same_in_every_kind_too(cli, tokenizer_dir, tmp_path, rows, flags, column):
+    made = {}
+    for file in sorted(FORMATS.glob(f"{rows}.*")):
+        outcome = cli("preprocess", file, "--tokenizer", tokenizer_dir, "-o", tmp_path / file.name, *flags)
+        assert outcome.code == 0, outcome.err
+        made[file.name] = Path(f"{tmp_path / file.name}_{column}_document.bin").read_bytes()
+    assert len(made) == {"sharegpt": 2, "text": 8}[rows] and set(made.values()) == {made[f"{rows}.jsonl"]}
+
+
 def test_a_folder_of_many_kinds(preprocess, tmp_path):
     folder = tmp_path / "mixed"
     folder.mkdir()

@@ -94,14 +94,14 @@ def test_only_missing_parts_are_made_again(data, tokenizer_dir, tmp_path, whole)
     broken[1].write_text(data[1].read_text().replace('"Say it 900."', '"Say it 900.', 1))
     first = run(arguments(broken, tokenizer_dir, folder / "x", "--workers", 1))
     assert first.returncode == 3 and "broken.jsonl:901" in first.stderr
-    assert "finished parts are kept" in first.stderr
+    assert "finished parts are kept" in first.stdout
     kept = {path.name: path.stat().st_mtime_ns for path in (folder / ".x.parts").glob("*.done.json")}
     assert len(kept) > 10
     made = len(list((folder / ".x.parts").glob("*.done.json")))
     broken[1].write_bytes(data[1].read_bytes())
     again = run(arguments(broken, tokenizer_dir, folder / "x", "--workers", 1))
     assert again.returncode == 0, again.stderr
-    assert f"{made} parts are finished" in again.stderr
+    assert f"{made} parts are finished" in again.stdout
     named = {name: content for name, content in files_of(folder).items() if not name.endswith((".arrow", ".jsonl"))}
     assert named == {name: whole[name] for name in named}
 
@@ -114,7 +114,7 @@ def test_parts_of_another_template_are_not_used(data, tokenizer_dir, tmp_path, w
     assert run(share).returncode == 0
     done = run(arguments(data, tokenizer_dir, folder / "x"))
     assert done.returncode == 0, done.stderr
-    assert "are not used (SP301): prompt type: alpaca -> qwen" in done.stderr
+    assert "are not used (SP301): prompt type: alpaca -> qwen" in done.stdout
     assert files_of(folder) == whole
 
 
@@ -135,7 +135,7 @@ def test_shares_and_merge_make_the_same_files(data, tokenizer_dir, tmp_path, who
             assert early.returncode == 3 and "parts in" in early.stderr and "are missing" in early.stderr
         shares.append(run(arguments(data, tokenizer_dir, folder / "x", *flags), **variables))
     assert [share.returncode for share in shares] == [0, 0, 0], shares
-    assert f"seqpack merge {folder / 'x'}" in shares[0].stderr.replace("\n", " ")
+    assert f"seqpack merge {folder / 'x'}" in shares[0].stdout.replace("\n", " ")
     assert not list(folder.glob("x*"))
     merged = run([sys.executable, "-c", SMALL_SHARDS, "merge", str(folder / "x")])
     assert merged.returncode == 0, merged.stderr
@@ -178,7 +178,7 @@ CHANGES = {
     "label choice": (("--train-on", "last"), "train on: assistant -> last"),
     "handler": (("--handler", "general"), "handler: AlpacaStyleInstructionHandler -> GeneralInstructionHandler"),
     "length": (("--seq-length", "256"), "seq length: 128 -> 256"),
-    "columns": (("--map-keys", '{"query": null}'), "map keys: query: none"),
+    "columns": (("--map-keys", '{"query": null}'), "map keys: query: not given -> none"),
     "seed": (("--seed", "7"), "packing: seed: 1234 -> 7"),
     "dedup": (("--dedup", "exact"), "dedup: none -> exact"),
 }
@@ -194,7 +194,7 @@ def test_what_changed_is_named(data, tokenizer_dir, tmp_path, change):
     before = files_of(folder)
     done = run(arguments(data[:1], tokenizer_dir, folder / "x", *flags))
     assert done.returncode == 2 and "error[SP301]" in done.stderr, done.stderr
-    assert phrase.partition(" -> none")[0] in done.stderr
+    assert phrase in done.stderr
     assert files_of(folder) == before
 
 

@@ -21,11 +21,21 @@ def kept_sample(draw):
     return read, kept, draw(st.integers(0, kept))
 
 
+@st.composite
+def split_sample(draw):
+    """(lengths of the parts, trained, tokens read, repeated, lost), where parts + lost = read + repeated"""
+    lengths = draw(st.lists(st.integers(1, 50), min_size=1, max_size=4))
+    repeated = draw(st.integers(0, sum(lengths)))
+    lost = draw(st.integers(0, 50))
+    return lengths, draw(st.integers(0, sum(lengths))), sum(lengths) + lost - repeated, repeated, lost
+
+
 EVENTS = st.lists(
     st.one_of(
         st.tuples(st.just("reject"), REASONS),
         st.tuples(st.just("drop"), REASONS, st.integers(0, 100)),
         st.tuples(st.just("keep"), kept_sample()),
+        st.tuples(st.just("split"), split_sample()),
         st.tuples(st.just("unkeep"), REASONS, kept_sample()),
     )
 )
@@ -38,6 +48,9 @@ def replay(events) -> Ledger:
             ledger.reject(values[0])
         elif kind == "drop":
             ledger.drop(*values)
+        elif kind == "split":
+            lengths, trained, read, repeated, lost = values[0]
+            ledger.split(lengths, trained, original=read, repeated=repeated, lost=lost)
         else:
             read, kept, trained = values[-1]
             ledger.keep(kept, trained, original=read)
@@ -52,10 +65,15 @@ def test_every_token_is_somewhere(events):
     ledger.check()
     read = sum(event[2] for event in events if event[0] == "drop")
     read += sum(event[-1][0] for event in events if event[0] in ("keep", "unkeep"))
-    kept = sum(event[1][1] for event in events if event[0] == "keep")
+    splits = [event[1] for event in events if event[0] == "split"]
+    read += sum(split[2] for split in splits)
+    kept = sum(event[1][1] for event in events if event[0] == "keep") + sum(sum(split[0]) for split in splits)
+    num_kept = sum(event[0] == "keep" for event in events) + sum(len(split[0]) for split in splits)
     assert ledger.read == Count(sum(event[0] != "reject" for event in events), read)
-    assert ledger.kept == Count(sum(event[0] == "keep" for event in events), kept)
-    assert read == ledger.trained + ledger.context + ledger.truncated.tokens + ledger.all_dropped.tokens
+    assert ledger.kept == Count(num_kept, kept)
+    repeated = sum(split[3] for split in splits)
+    assert ledger.repeated == Count(sum(len(split[0]) - 1 for split in splits), repeated)
+    assert read + repeated == ledger.trained + ledger.context + ledger.truncated.tokens + ledger.all_dropped.tokens
     assert ledger.rows == len(events)
     assert ledger.num_rejected == sum(event[0] == "reject" for event in events)
     assert 0 <= ledger.loss_share <= 1

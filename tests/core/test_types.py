@@ -55,8 +55,12 @@ def test_a_batch_is_its_samples():
 def test_samples_of_a_batch_can_be_replaced_or_left_out():
     batch = batch_of(*SAMPLES)
     shorter = TokenizedSample(int32(9), int32(9))
-    changed = batch.replace({3: shorter, 0: None, 4: None})
+    changed = batch.replace({3: [shorter], 0: [], 4: ()})
     assert [sample.input_ids.tolist() for sample in changed] == [[], [4], [9]]
     assert changed.labels.tolist() == [4, 9]
     assert batch.replace({}) is batch
-    assert len(batch.replace(dict.fromkeys(range(5)))) == 0
+    assert len(batch.replace(dict.fromkeys(range(5), ()))) == 0
+    assert batch.replace({2: [shorter] * 2, 4: [shorter] * 3}).lengths.tolist() == [
+        *(len(SAMPLES[number]) for number in (0, 1)),
+        *(1, 1, len(SAMPLES[3]), 1, 1, 1),
+    ]

@@ -203,6 +203,23 @@ class EchoHandler:
         yield Sample((Message("assistant", str(self.columns)),))
 
 
+@pytest.mark.parametrize("prompt_type", ["qwen", "qwen3", "chat-template"])
+def test_json_inside_a_text_that_is_nested_too_deeply(runs, write_jsonl, tmp_path, tokenizer_dir, prompt_type):
+    """The reader cannot see it, since it is a text to it; one such row must not end the run."""
+    deep = "[" * 50_000 + "]" * 50_000
+    good = {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}
+    call = [
+        {"from": "human", "value": "a"},
+        {"from": "function_call", "value": f'{{"name": "f", "arguments": {deep}}}'},
+    ]
+    quoted = [call[0], {"from": "function_call", "value": json.dumps({"name": "f", "arguments": deep})}]
+    rows = [good, {"conversations": call}, {"conversations": quoted}, {**good, "tools": deep}]
+    (tmp_path / "chat.jinja").write_text("{% for m in messages %}{{ m.content }}{{ m.tool_calls }}\n{% endfor %}")
+    options = {"prompt_type_path": tmp_path / "chat.jinja"} if prompt_type == "chat-template" else {}
+    ledger = runs.preprocess(write_jsonl(rows), prompt_type=prompt_type, max_drop=1.0, **options).ledger
+    assert ledger.kept.samples == 1 and ledger.num_rejected == 3
+
+
 def test_a_handler_without_options_gets_its_columns():
     component: Component[Any] = Component("echo", f"{__name__}:EchoHandler", "")
     handler = make_handler(component, HandlerOptions(columns={"a": "b"}))

@@ -69,6 +69,7 @@ def test_the_manifest_says_what_it_is(runs, write_jsonl):
         "n_subs": None,
         "pad_to_multiple_of": None,
         "on_overlong": "truncate",
+        "split_sft": False,
         "seq_length": None,
         "packing": None,
         "dedup": "none",

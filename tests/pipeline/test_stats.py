@@ -16,7 +16,7 @@ from seqpack.pipeline.stats import PADDED_BATCH, histogram, layouts, suggest_len
 LENGTHS = st.lists(st.integers(1, 5000), min_size=1, max_size=60).map(lambda lengths: np.array(lengths, np.int64))
 
 
-@pytest.mark.parametrize("on_overlong", ["truncate", "drop"])
+@pytest.mark.parametrize("on_overlong", ["truncate", "drop", "split"])
 @pytest.mark.parametrize("seq_length", [100, 256])
 @pytest.mark.parametrize("strategy", ["best-fit", "greedy"])
 def test_the_forecast_comes_true(runs, alpaca, on_overlong, seq_length, strategy):

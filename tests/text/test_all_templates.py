@@ -75,8 +75,11 @@ CASES: dict[str, tuple[list[tuple[str, str]], str, str]] = {
 
 @pytest.fixture(scope="module")
 def tokenizer(tokenizer_dir, tmp_path_factory) -> Tokenizer:
+    return tokenizer_of(tokenizer_dir, tmp_path_factory.mktemp("every-token"))
+
+
+def tokenizer_of(tokenizer_dir: Path, folder: Path) -> Tokenizer:
     """The small tokenizer, with the tokens of all templates."""
-    folder = tmp_path_factory.mktemp("every-token")
     fast = FastTokenizer.from_file(str(tokenizer_dir / "tokenizer.json"))
     fast.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in TOKENS])
     fast.save(str(folder / "tokenizer.json"))
@@ -170,19 +173,39 @@ def test_every_reply_ends_with_a_trained_end_token(tokenizer, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("case", ["single", "system", "tools"])
+def test_so_does_every_call_of_a_tool(tokenizer, name, case):
+    """The number of replies, each with an end token that is trained on; nothing else is."""
+    found = opened(tokenizer, name)
+    turns, system, tools = CASES[case]
+    tokens = tokens_of(tokenizer, name, sample(turns, system, tools))
+    runs = trained_runs(tokens)
+    said = [text for role, text in turns if role == "assistant"]
+    assert len(runs) == sum(role in ("assistant", "function") for role, _ in turns)
+    assert tokenizer.decode(runs[-1]).strip().startswith(said[-1])
+    if case == "tools":
+        assert "weather" in tokenizer.decode(runs[0]) and "Zürich" in tokenizer.decode(runs[0])
+    if name not in NO_END:
+        # templates that leave the form of a call open end it with the tokenizer's own token, plm with this one
+        ends = {found.eos_token_id, tokenizer.eos_token_id, tokenizer.token_id("<|endoftext|>")}
+        assert all(ends & set(run[-2:]) for run in runs)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_check_of_labels_agrees(tokenizer, name):
     found = opened(tokenizer, name)
     check = LabelCheck(found.template, tokenizer, ControlText(tokenizer), SampleEncoder(tokenizer), found.eos_token_id)
-    findings = check.findings([sample(turns, system) for turns, system, tools in CASES.values() if not tools])
+    findings = check.findings([sample(turns, system, tools) for turns, system, tools in CASES.values()])
     assert [finding.code for finding in findings] == (["SP121"] if name in NO_END else [])
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_conversation_begins_as_its_first_turns_do(tokenizer, name):
-    turns = CASES["multi"][0]
-    whole = tokens_of(tokenizer, name, sample(turns)).input_ids.tolist()
-    for length in (2, 4):
-        part = tokens_of(tokenizer, name, sample(turns[:length])).input_ids.tolist()
+@pytest.mark.parametrize("case", ["multi", "system", "tools"])
+def test_a_conversation_begins_as_its_first_turns_do(tokenizer, name, case):
+    turns, system, tools = CASES[case]
+    whole = tokens_of(tokenizer, name, sample(turns, system, tools)).input_ids.tolist()
+    for length in range(2, len(turns), 2):
+        part = tokens_of(tokenizer, name, sample(turns[:length], system, tools)).input_ids.tolist()
         template = opened(tokenizer, name).template
         assert isinstance(template, TextTemplate)
         assert whole[: len(part) - template.efficient_eos] == part[: len(part) - template.efficient_eos]

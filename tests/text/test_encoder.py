@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from itertools import groupby
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from seqpack.core.types import IGNORE_INDEX, Message, Sample, Span, TokenizedSample, join_samples
-from seqpack.text.encoder import encode, truncate, with_end, with_ends
+from seqpack.text.encoder import encode, with_end, with_ends
+from seqpack.text.fit import truncate
 
 END = "<|im_end|>"
 WORD = " water"  # one token, so that a text of n words has n tokens
@@ -96,100 +95,6 @@ def test_an_elided_end_is_the_label_of_the_next_token(tokenizer):
 
 def test_no_samples(tokenizer):
     assert len(encode(tokenizer, [])) == 0
-
-
-SHAPE = re.compile(
-    r"<\|im_start\|>system\n(.*)<\|im_end\|>\n<\|im_start\|>user\n(.*)<\|im_end\|>\n<\|im_start\|>assistant\n(.*)<\|im_end\|>",
-    re.DOTALL,
-)
-
-
-def parts(tokenizer, tokens: TokenizedSample) -> list[int]:
-    """Tokens left of system, user and reply of a sample with one turn; fails if a header is damaged."""
-    match = SHAPE.fullmatch(tokenizer.decode(tokens.input_ids.tolist()))
-    assert match, tokenizer.decode(tokens.input_ids.tolist())
-    for text in match.groups():
-        assert text == WORD * (len(text) // len(WORD))
-    return [len(text) // len(WORD) for text in match.groups()]
-
-
-COUNTS = st.integers(1, 40)
-
-
-@given(system=COUNTS, user=COUNTS, reply=COUNTS, share=st.floats(0, 1))
-def test_one_long_turn_is_cut_inside_its_texts(tokenizer, qwen, system, user, reply, share):
-    spans = spans_of(qwen, words(user, reply, system=system))
-    whole = encode_one(tokenizer, spans)
-    markup = len(whole) - system - user - reply
-    limit = markup + int(share * (len(whole) - markup))
-    budget = limit - markup
-    tokens = truncate(tokenizer, spans, limit)
-    if budget < 2:
-        assert tokens is None
-        return
-    assert tokens is not None and len(tokens) == limit
-    left_system, left_user, left_reply = parts(tokenizer, tokens)
-    prompt = system + user
-    if limit == len(whole):
-        assert (left_system, left_user, left_reply) == (system, user, reply)
-    elif 2 * reply < budget:
-        assert left_reply == reply
-    elif 2 * prompt < budget:
-        assert left_system + left_user == prompt
-    else:
-        assert left_reply == max(budget * reply // (prompt + reply), 1)
-    assert left_system == min(system, left_system + left_user), "the user's text is cut before the system's"
-    assert trained_texts(tokenizer, tokens) == [WORD * left_reply + END]
-
-
-@given(turns=st.lists(st.tuples(COUNTS, COUNTS), min_size=2, max_size=4), share=st.floats(0.01, 0.99))
-def test_a_conversation_is_cut_between_its_turns(tokenizer, qwen, turns, share):
-    counts = [count for turn in turns for count in turn]
-    limit = int(share * len(encode_one(tokenizer, spans_of(qwen, words(*counts)))))
-    tokens = truncate(tokenizer, spans_of(qwen, words(*counts)), limit)
-    shorter = [encode_one(tokenizer, spans_of(qwen, words(*counts[: 2 * kept]))) for kept in range(1, len(turns))]
-    fitting = [sample for sample in shorter if len(sample) <= limit]
-    if fitting:
-        assert tokens is not None
-        assert tokens.input_ids.tolist() == fitting[-1].input_ids.tolist()
-        assert tokens.labels.tolist() == fitting[-1].labels.tolist()
-    else:
-        first = truncate(tokenizer, spans_of(qwen, words(*counts[:2])), limit)
-        assert (tokens is None) == (first is None)
-        assert tokens is None or first is None or tokens.input_ids.tolist() == first.input_ids.tolist()
-
-
-@given(user=TEXTS, reply=TEXTS.filter(bool), limit=st.integers(0, 120))
-def test_whatever_the_texts_are(tokenizer, qwen, user, reply, limit):
-    spans = spans_of(qwen, conversation((user, reply)))
-    tokens = truncate(tokenizer, spans, limit)
-    if tokens is None:
-        assert limit < len(encode_one(tokenizer, spans))
-        return
-    assert len(tokens) <= limit and tokens.num_trained > 0
-    end = tokenizer.token_id(END)
-    assert tokens.input_ids[-1] == tokens.labels[-1] == end
-    assert tokens.input_ids.tolist().count(end) == 3
-    is_trained = tokens.labels != IGNORE_INDEX
-    assert np.array_equal(tokens.labels[is_trained], tokens.input_ids[is_trained])
-
-
-@pytest.mark.parametrize("limit", [0, 1, 5])
-def test_no_room_is_no_sample(tokenizer, qwen, limit):
-    assert truncate(tokenizer, spans_of(qwen, words(50, 50)), limit) is None
-
-
-def test_turns_that_would_leave_nothing_to_train_on_are_no_sample(tokenizer, qwen):
-    first = (Message("user", WORD), Message("assistant", WORD * 3, train=False))
-    second = (Message("user", WORD), Message("assistant", WORD * 50))
-    spans = spans_of(qwen, Sample((*first, *second)))
-    whole = encode_one(tokenizer, spans)
-    assert truncate(tokenizer, spans, len(whole) - 1) is None
-
-
-def test_a_template_without_marked_texts_is_not_cut(tokenizer):
-    spans = [Span(WORD * 10, train=False), Span(WORD * 10, train=True)]
-    assert truncate(tokenizer, spans, 15) is None
 
 
 TOKENS = st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=6)

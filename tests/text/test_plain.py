@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as FastTokenizer
 
 from seqpack.core.types import Message, Sample, Span
-from seqpack.text.encoder import encode, truncate
+from seqpack.text.encoder import encode
+from seqpack.text.fit import truncate
 from seqpack.text.plain import ControlText
 from seqpack.text.tokenizer import Tokenizer
 

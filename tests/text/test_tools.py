@@ -10,6 +10,9 @@ from seqpack.core.errors import ConfigError, RejectError
 from seqpack.core.types import Message, Sample
 from seqpack.hooks.host import PluginHost
 from seqpack.text.catalog import template_text
+from seqpack.text.chat_template import ChatTemplate
+from seqpack.text.labels import LabelCheck, choose
+from seqpack.text.plain import ControlText
 from seqpack.text.rendered import Rendered
 from seqpack.text.template_file import parse_template
 from seqpack.text.tools import TOOL_FORMATS, describe_tools, parse_calls, tool_format
@@ -55,6 +58,95 @@ def test_qwen3():
         "</tool_call><|im_end|>\n<|im_start|>user\n<tool_response>\nno\n</tool_response><|im_end|>\n"
         "<|im_start|>assistant\n<think>\n\n</think>\n\nNo.<|im_end|>\n"
     )
+
+
+def in_a_row(*messages: Message, name: str = "qwen3") -> str:
+    text = template_text(PluginHost([]).template(name))
+    assert text is not None
+    spans = parse_template(text).with_tokens(bos="<s>", eos="</s>").spans(Sample(messages))
+    return "".join(f"[{span.text}]" if span.train else span.text for span in spans if not span.elided)
+
+
+NOW = '{"name": "now", "arguments": {}}'
+
+
+def test_a_text_and_calls_in_one_turn_and_several_results():
+    """As in Qwen3's own chat template: one turn of the assistant, one user turn for all results."""
+    both = Message("function", f"[{NOW}, {CALL}]")
+    results = (Message("observation", "noon"), Message("observation", "no"))
+    said = in_a_row(Message("user", "Rain?"), Message("assistant", "Let me see."), both, *results, MESSAGES[-1])
+    assert said == (
+        "<|im_start|>user\nRain?<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n[Let me see.\n<tool_call>\n"
+        f"{NOW}\n</tool_call>\n<tool_call>\n{CALL}\n</tool_call><|im_end|>\n]<|im_start|>user\n<tool_response>\nnoon\n"
+        "</tool_response>\n<tool_response>\nno\n</tool_response><|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+        "[No.<|im_end|>\n]"
+    )
+
+
+def test_a_thought_before_a_call_has_no_joint():
+    thought = Message("assistant", "<think>\nHm.\n</think>\n\n")
+    said = in_a_row(Message("user", "Rain?"), thought, Message("function", CALL))
+    assert said.endswith(f"[<think>\nHm.\n</think>\n\n<tool_call>\n{CALL}\n</tool_call><|im_end|>\n]")
+
+
+@pytest.mark.parametrize("name", sorted({template.name for template in PluginHost([]).templates} - {"qwen3"}))
+def test_other_templates_have_no_form_for_them(name):
+    for messages in (
+        (MESSAGES[0], Message("assistant", "Let me see."), *MESSAGES[1:]),
+        (*MESSAGES[:3], MESSAGES[2], MESSAGES[3]),
+    ):
+        with pytest.raises(RejectError, match="alternate"):
+            in_a_row(*messages, name=name)
+
+
+def test_a_joint_is_no_way_round_the_order_of_turns():
+    for messages in (MESSAGES[:3], MESSAGES[1:], (*MESSAGES, MESSAGES[3]), (MESSAGES[0], *MESSAGES), ()):
+        with pytest.raises(RejectError, match="alternate"):
+            in_a_row(*messages)
+
+
+UNTRAINED = Message("assistant", "Let me see.", train=False)
+
+
+def test_a_text_and_its_call_are_trained_on_together():
+    text, call = Message("assistant", "Let me see."), Message("function", CALL)
+    assert in_a_row(MESSAGES[0], UNTRAINED, Message("function", CALL, train=False)).count("[") == 0
+    with pytest.raises(RejectError, match="only one"):
+        in_a_row(MESSAGES[0], UNTRAINED, call)
+    last = choose(Sample((*MESSAGES, MESSAGES[0], text, call)), "last").messages
+    assert [message.train for message in last] == [None, False, None, False, None, None, None]
+
+
+QWEN3_TURNS = (
+    "{%- for m in messages %}{%- if m.role == 'tool' %}"
+    "{%- if loop.first or messages[loop.index0 - 1].role != 'tool' %}{{- '<|im_start|>user' }}{%- endif %}"
+    "{{- '\n<tool_response>\n' + m.content + '\n</tool_response>' }}"
+    "{%- if loop.last or messages[loop.index0 + 1].role != 'tool' %}{{- '<|im_end|>\n' }}{%- endif %}"
+    "{%- else %}{{- '<|im_start|>' + m.role + '\n' + m.content }}{%- for call in m.tool_calls or [] %}"
+    "{%- if m.content or not loop.first %}{{- '\n' }}{%- endif %}"
+    "{{- '<tool_call>\n' }}{{- call.function | tojson }}{{- '\n</tool_call>' }}{%- endfor %}{{- '<|im_end|>\n' }}"
+    "{%- endif %}{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
+)
+
+
+def test_chat_templates_get_one_message():
+    """And give the same text as our own file, but for the empty thought."""
+    text, call = Message("assistant", "Let me see."), Message("function", CALL)
+    messages = (MESSAGES[0], text, call, MESSAGES[2], MESSAGES[2], MESSAGES[3])
+    template = ChatTemplate(QWEN3_TURNS)
+    said = "".join(f"[{span.text}]" if span.train else span.text for span in template.spans(Sample(messages)))
+    assert said == in_a_row(*messages).replace("<think>\n\n</think>\n\n", "")
+    with pytest.raises(RejectError, match="only one"):
+        list(template.spans(Sample((MESSAGES[0], UNTRAINED, call))))
+
+
+def test_the_check_of_labels_knows_such_turns(tokenizer):
+    text, call = Message("assistant", "Let me see."), Message("function", CALL)
+    sample = Sample((MESSAGES[0], text, call, MESSAGES[2], MESSAGES[2], MESSAGES[3]))
+    ours = parse_template(template_text(PluginHost([]).template("qwen3")) or "")
+    for template in (ChatTemplate(QWEN3_TURNS), ours):
+        check = LabelCheck(template, tokenizer, ControlText(tokenizer), tokenizer.token_id("<|im_end|>"))
+        assert check.findings([sample]) == []
 
 
 def test_ling():

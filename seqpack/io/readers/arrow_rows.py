@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 ROWS_PER_BATCH = 1024
 PARQUET_BUFFER = 1 << 18
 ARROW_FILE_MAGIC = b"ARROW1"
+STREAM_MARK = b"\xff\xff\xff\xff"
+"""Before each message of a stream, and, with a length of zero, at its end."""
+
+STREAM_END = STREAM_MARK + b"\0\0\0\0"
 
 
 def read_parquet(path: Path, part: Part | None = None) -> Iterator[Record]:
@@ -57,14 +61,31 @@ def _arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
     with pa.memory_map(str(path)) as source:
         if source.read(len(ARROW_FILE_MAGIC)) == ARROW_FILE_MAGIC:
             file = pa.ipc.open_file(source)
-            batches = (file.get_batch(number) for number in range(file.num_record_batches))
+            batches: Iterator[pa.RecordBatch] = (file.get_batch(n) for n in range(file.num_record_batches))
         else:
             source.seek(0)
-            batches = iter(pa.ipc.open_stream(source))
+            batches = _stream(source)
         for batch in batches:
             # Arrow trusts the offsets in a file; a damaged one would read memory that is not there
             batch.validate(full=True)
             yield from (batch.slice(start, ROWS_PER_BATCH) for start in range(0, len(batch), ROWS_PER_BATCH))
+
+
+def _stream(source: pa.MemoryMappedFile) -> Iterator[pa.RecordBatch]:
+    """Batches of the stream format; ArrowInvalid if the file ends where one more may have been, or goes on."""
+    import pyarrow as pa
+
+    yield from pa.ipc.open_stream(source)
+    end = source.tell()
+    source.seek(0)
+    if source.read(len(STREAM_MARK)) != STREAM_MARK:
+        return  # written before 2019, without marks
+    source.seek(max(end - len(STREAM_END), 0))
+    # pyarrow itself takes a file that is cut off between two batches for a shorter one
+    if source.read(len(STREAM_END)) != STREAM_END:
+        raise pa.ArrowInvalid("the end mark is missing, it was not written to its end")
+    if end != source.size():
+        raise pa.ArrowInvalid("there is more behind the end mark: several files in one?")
 
 
 def _records(path: Path, batches: Iterator[pa.RecordBatch], *, first: int = 1) -> Iterator[Record]:

@@ -119,3 +119,16 @@ def test_damage_at_random_never_ends_in_anything_but_our_errors(tmp_path, name):
         path.write_bytes(damaged[: chance.choice([len(raw), chance.randrange(len(raw))])])
         with contextlib.suppress(DataError):
             list(read_records(path))
+
+
+@pytest.mark.parametrize("name", ["stream.arrow", "file.arrow", "x.parquet"])
+def test_no_part_of_a_file_looks_whole(tmp_path, name):
+    """Wherever it is cut off, also between two batches; and two streams in one file are not the first of them."""
+    path = tmp_path / name
+    WRITERS[name](pa.table({"a": ["x" * 9] * 6}), path, 2)
+    raw = path.read_bytes()
+    assert len(list(read_records(path))) == 6
+    for damaged in (*(raw[:size] for size in range(len(raw))), raw + raw[: len(raw) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match="unreadable after row"):
+            list(read_records(path))
