@@ -117,7 +117,7 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     ),
     "SP026": Diagnostic(
         "a flag that only means something for compatibility",
-        "--n-subs and --pad-to-multiple-of change what is written only where another system's files are reproduced.",
+        "--pad-to-multiple-of changes what is written only where another system's files are reproduced.",
         "Leave it out, or add --compat mindspeed.",
     ),
     "SP027": Diagnostic(
@@ -129,6 +129,11 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "a flag that would do nothing",
         "What was asked for has no place in this run, such as --strategy where nothing is packed.",
         "Leave the flag out, or add the one it belongs to; the message names it.",
+    ),
+    "SP029": Diagnostic(
+        "a flag of another system that is not supported",
+        "MindSpeed-LLM, Megatron or Pai-Megatron-Patch have this flag, and leaving it out would change the data.",
+        "The message says what to do instead.",
     ),
     # 1xx: data
     "SP101": Diagnostic(
@@ -250,6 +255,20 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "pretraining text cannot be packed yet",
         "--pack and --neat-pack place samples side by side; documents are one stream that Megatron's pretraining cuts.",
         "Leave out --pack and --neat-pack.",
+    ),
+    "SP134": Diagnostic(
+        "preference pairs or prompts where samples are needed",
+        "The set, or what the handler makes, is pairs of a chosen and a rejected answer, or prompts without answers. "
+        "They have file pairs of their own and are read one by one, so they cannot be packed, measured or trained on "
+        "here.",
+        "Use them with a trainer for preferences (DPO) or reinforcement learning; for instruction tuning choose the "
+        "--handler of a conversation, and leave out --pack and --neat-pack for the others.",
+    ),
+    "SP135": Diagnostic(
+        "a dry run could not check everything",
+        "A file, data set or tokenizer that the command line names is not on this machine, so only its flags were "
+        "checked. A real run would stop there.",
+        "Nothing, if the command is meant for another machine; else mend the path.",
     ),
     # 2xx: training
     "SP201": Diagnostic(

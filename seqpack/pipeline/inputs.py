@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from seqpack.core.errors import DataError, RejectError, SeqpackError
+from seqpack.core.errors import ConfigError, DataError, RejectError, SeqpackError
 from seqpack.core.progress import Say
 from seqpack.handlers.detect import DETECTED, Match, check_parts, detect
+from seqpack.hooks.component import Component
 from seqpack.hooks.host import plugin_host
 from seqpack.hooks.specs import DatasetCatalogue, DatasetHandler, HandlerOptions, make_handler
 from seqpack.io.readers import Record, read_records, resolve_inputs
@@ -28,7 +30,9 @@ T = TypeVar("T")
 class ResolvedInput:
     """The files and, for each, the handler of its rows; ``handler`` is the component's name.
 
-    ``text_keys`` is empty for conversations; else the rows are pretraining text, a document for each key.
+    ``text_keys`` is empty for conversations; else the rows are pretraining text, a document for each key. ``kind`` is
+    that of the set they make. ``sets`` numbers the data set of each file; no more than ``max_rows`` rows of each are
+    read, which needs all of them to be read in one process.
     """
 
     files: list[Path]
@@ -36,6 +40,9 @@ class ResolvedInput:
     handler: str
     text_keys: tuple[str, ...]
     recipe: dict[str, Any]
+    kind: str = "sft"
+    sets: tuple[int, ...] = ()
+    max_rows: int | None = None
 
     def rows(
         self, use: Callable[[Sequence[Any]], list[T]], shards: Iterable[Shard] | None = None
@@ -46,10 +53,15 @@ class ResolvedInput:
         handler may: the row then comes with the reason, once. Raises DataError for a file that cannot be read, a file
         whose first row lacks the columns its handler needs, and a handler that fails.
         """
+        num_read: Counter[int] = Counter()
         for shard in whole_files(self.files) if shards is None else shards:
             handler = self.handlers[shard.number]
             is_first = shard.first_line == 1
             for record in read_shard(shard):
+                if self.max_rows is not None:
+                    if num_read[self.sets[shard.number]] == self.max_rows:
+                        break
+                    num_read[self.sets[shard.number]] += 1
                 try:
                     for item in self._use(record, handler, use):
                         yield shard.number, record, item
@@ -83,24 +95,62 @@ def resolve_input(input: InputOptions, *, say: Say) -> ResolvedInput:
 
     Raises ConfigError for names and options that do not fit, DataError for files that are not there or not of one kind.
     """
-    options = HandlerOptions(columns=input.columns(), json_keys=tuple(input.json_keys), dataset_dir=input.dataset_dir)
+    options = handler_options(input)
     files = resolve_inputs(input.input) if input.handler == AUTO else []
     name = choose_handler(files, options, say=say) if input.handler == AUTO else input.handler
-    component = plugin_host().handler(name)
-    handler = make_handler(component, options)
+    component, handler = open_handler(name, options)
     recipe: dict[str, Any] = {"handler": component.name, "map_keys": dict(options.columns)}
     if isinstance(handler, DatasetCatalogue):
         names = [str(path) for path in input.input]
-        pairs = [(file, rows) for path, rows in handler.datasets(names) for file in resolve_inputs([path])]
-        files, handlers = [file for file, _ in pairs], [rows for _, rows in pairs]
+        sets = handler.datasets(names)
+        pairs = [(file, rows, number) for number, (path, rows) in enumerate(sets) for file in resolve_inputs([path])]
+        files, handlers = [file for file, _, _ in pairs], [rows for _, rows, _ in pairs]
+        numbers = tuple(number for _, _, number in pairs)
         recipe |= {"datasets": names}
     else:
         files = files or resolve_inputs(input.input)
-        handlers = [handler] * len(files)
+        handlers, numbers = [handler] * len(files), (0,) * len(files)
     text_keys = tuple(getattr(handler, "text_keys", ()))
     if text_keys:
         recipe |= {"json_keys": list(text_keys)}
-    return ResolvedInput(files, handlers, component.name, text_keys, recipe)
+    if options.additional_keys:
+        recipe |= {"dataset_additional_keys": list(options.additional_keys)}
+    if input.max_samples is not None:
+        recipe |= {"max_samples": input.max_samples}
+    kind = _kind(handlers, component.name)
+    return ResolvedInput(files, handlers, component.name, text_keys, recipe, kind, numbers, input.max_samples)
+
+
+def handler_options(input: InputOptions) -> HandlerOptions:
+    """What the command line says to a handler."""
+    return HandlerOptions(
+        columns=input.columns(),
+        json_keys=tuple(input.json_keys),
+        dataset_dir=input.dataset_dir,
+        additional_keys=tuple(input.dataset_additional_keys),
+    )
+
+
+def open_handler(name: str, options: HandlerOptions) -> tuple[Component[DatasetHandler], DatasetHandler]:
+    """The handler of that name, and its component. ConfigError for an unknown name or options it does not take."""
+    component = plugin_host().handler(name)
+    return component, make_handler(component, options)
+
+
+def kind_of(handler: DatasetHandler) -> str:
+    """The kind of set that a handler's samples make."""
+    return str(getattr(handler, "kind", "pretrain" if getattr(handler, "text_keys", ()) else "sft"))
+
+
+def _kind(handlers: Sequence[DatasetHandler], name: str) -> str:
+    kinds = sorted({kind_of(handler) for handler in handlers})
+    if len(kinds) > 1:
+        raise ConfigError(
+            "SP022",
+            f"handler {name!r}: the data sets are of several kinds: {', '.join(kinds)}",
+            help="make a set of each kind on its own",
+        )
+    return kinds[0] if kinds else "sft"
 
 
 def choose_handler(files: Sequence[Path], options: HandlerOptions, *, say: Say) -> str:

@@ -56,8 +56,10 @@ def preprocess(
     """
     check_length(length, packs=pack.packs)
     strategy = plugin_host().strategy(pack.strategy)
-    _refuse_idle_flags(length, pack, compat)
+    refuse_idle_flags(length, pack, compat)
     found = resolve_input(input, say=say)
+    if input.max_samples is not None:
+        work = dataclasses.replace(work, workers=1)
     if compat.compat == "mindspeed":
         # MindSpeed-LLM drops without a limit; whoever asks for its bytes gets them, and a ledger that says so
         length = dataclasses.replace(length, max_drop=1.0)
@@ -140,7 +142,7 @@ def _write_set(
     return len(plan), emit(write, plan, aside)
 
 
-def _refuse_idle_flags(length: LengthOptions, pack: PackOptions, compat: CompatOptions) -> None:
+def refuse_idle_flags(length: LengthOptions, pack: PackOptions, compat: CompatOptions) -> None:
     """ConfigError for a flag that has no place in this run."""
     if not pack.packs:
         refuse_idle(pack, ("strategy",), because="nothing is packed", help="add --pack or --neat-pack")

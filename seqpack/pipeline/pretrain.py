@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from seqpack import __version__
-from seqpack.core.errors import ConfigError
 from seqpack.core.ledger import Ledger
 from seqpack.core.progress import Progress, Say
 from seqpack.core.types import TextSample
@@ -20,11 +19,11 @@ from seqpack.io.manifest import FileRecord, Manifest, TextRecord, TokenizerRecor
 from seqpack.io.packed import PretrainPaths, file_records
 from seqpack.io.publish import partial_folder
 from seqpack.io.readers import Record
-from seqpack.options.check import refuse_idle
 from seqpack.options.compat import CompatOptions
 from seqpack.options.data import LengthOptions, PackOptions, TextOptions, WriteOptions
 from seqpack.pipeline.compat import document_rules
 from seqpack.pipeline.inputs import ResolvedInput
+from seqpack.pipeline.kinds import check_kind
 from seqpack.pipeline.mindspeed import ROWS_PER_MARK, TOO_LONG, DocumentRules, document_index
 from seqpack.pipeline.output import DataSetResult, check_output, line_writer, publish_set, tokenizer_record
 from seqpack.pipeline.samples import Loss, check_loss, mend_row, reject_row, require_end_token
@@ -32,17 +31,6 @@ from seqpack.text.tokenizer import Tokenizer
 
 DOCUMENTS_PER_BATCH = 256
 """Documents are long: fewer at a time than samples, so that memory stays small."""
-
-SAMPLE_FLAGS = (
-    "prompt_type",
-    "prompt_type_path",
-    "enable_thinking",
-    "train_on",
-    "train_on_prompt",
-    "mask_history",
-    "allow_special_tokens",
-    "tokenizer_engine",
-)
 
 _Row = Sequence[list[int] | None]
 """Ids of each document of a row; None for one that is left out."""
@@ -64,18 +52,7 @@ def write_documents(
 
     Documents stay whole whatever their length, since Megatron's pretraining cuts their stream into sequences.
     """
-    if pack.packs:
-        raise ConfigError(
-            "SP133",
-            f"handler {input.handler!r} gives pretraining text, which cannot be packed yet",
-            help="leave out --pack and --neat-pack; Megatron's pretraining fills its sequences by itself",
-        )
-    refuse_idle(
-        text,
-        SAMPLE_FLAGS,
-        because=f"handler {input.handler!r} gives pretraining text, which has no template and is trained on as a whole",
-        help="leave it out, or choose the --handler of a conversation",
-    )
+    check_kind("pretrain", input.handler, text, pack)
     paths = PretrainPaths(write.output_prefix, input.text_keys)
     check_output(paths, write, packs=False)
     source = DocumentSource.open(input, text, length, compat)

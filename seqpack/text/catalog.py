@@ -62,6 +62,19 @@ def open_template(options: TextOptions, tokenizer: Tokenizer) -> OpenedTemplate:
     return OpenedTemplate(component.name, template, template_text(component), eos_token_id, note)
 
 
+def check_template(options: TextOptions) -> str:
+    """The name of the template, as far as it can be checked without a tokenizer: errors as ``open_template``."""
+    mine = _users(options.prompt_type_path) if options.prompt_type_path else {}
+    name = options.prompt_type
+    if name == CHAT_TEMPLATE or name in mine:
+        return name
+    component = _find(name, mine)
+    text = template_text(component)
+    if text is not None:
+        _with_choices(parse_template(text), options, component.name)
+    return component.name
+
+
 def load_template(component: Component[PromptTemplate], tokenizer: Tokenizer) -> PromptTemplate:
     """The template behind a name, with this tokenizer's tokens filled in.
 
