@@ -38,18 +38,9 @@ class AlpacaHandler:
         user, response = exchange(record, columns)
         system = columns.text(record, "system")
         messages = [Message("system", system)] if system else []
-        messages += self._history(record)
+        messages += earlier_turns(record, columns)
         messages += [Message("user", user), Message("assistant", response)]
         yield Sample(tuple(messages))
-
-    def _history(self, record: Mapping[str, Any]) -> list[Message]:
-        messages: list[Message] = []
-        history = self._columns.value(record, "history") or ()
-        for turn in history if isinstance(history, list | tuple) else (history,):
-            if not (isinstance(turn, list | tuple) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
-                raise RejectError(f"{self._columns.name('history')!r} is not a list of [user, assistant] pairs of text")
-            messages += [Message("user", turn[0]), Message("assistant", turn[1])]
-        return messages
 
 
 class GeneralInstructionHandler:
@@ -68,12 +59,34 @@ class GeneralInstructionHandler:
 
 
 def exchange(record: Mapping[str, Any], columns: ColumnMap) -> tuple[str, str]:
-    """What the user says (prompt, newline, query; empty parts left out) and the reply; RejectError if one is empty."""
-    prompt, query = columns.text(record, "prompt"), columns.text(record, "query")
-    response = columns.text(record, "response")
+    """What the user says and the reply; RejectError if one is empty."""
+    asked, response = _asked(record, columns), columns.text(record, "response")
     if not response:
         raise RejectError(f"empty {columns.name('response')!r}")
-    user = "\n".join(part for part in (prompt, query) if part)
-    if not user:
+    return _not_empty(asked, columns), response
+
+
+def question(record: Mapping[str, Any], columns: ColumnMap) -> str:
+    """Prompt, newline, query (empty parts left out); RejectError if both are empty."""
+    return _not_empty(_asked(record, columns), columns)
+
+
+def _asked(record: Mapping[str, Any], columns: ColumnMap) -> str:
+    return "\n".join(filter(None, [columns.text(record, "prompt"), columns.text(record, "query")]))
+
+
+def _not_empty(asked: str, columns: ColumnMap) -> str:
+    if not asked:
         raise RejectError(f"empty {columns.name('prompt')!r}")
-    return user, response
+    return asked
+
+
+def earlier_turns(record: Mapping[str, Any], columns: ColumnMap) -> list[Message]:
+    """The messages of ``history``; RejectError if it is not a list of pairs of text."""
+    messages: list[Message] = []
+    history = columns.value(record, "history") or ()
+    for turn in history if isinstance(history, list | tuple) else (history,):
+        if not (isinstance(turn, list | tuple) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
+            raise RejectError(f"{columns.name('history')!r} is not a list of [user, assistant] pairs of text")
+        messages += [Message("user", turn[0]), Message("assistant", turn[1])]
+    return messages

@@ -12,6 +12,7 @@ from seqpack.core.suggest import did_you_mean
 from seqpack.core.types import Sample
 from seqpack.handlers.alpaca import AlpacaHandler
 from seqpack.handlers.openai import OpenAIHandler
+from seqpack.handlers.pairwise import AlpacaPairwiseHandler, SharegptPairwiseHandler
 from seqpack.handlers.sharegpt import SharegptHandler
 from seqpack.hooks.specs import Columns, DatasetHandler, HandlerOptions
 
@@ -21,6 +22,11 @@ FORMATS: dict[str, Callable[[Columns], DatasetHandler]] = {
     "sharegpt": SharegptHandler,
     "openai": OpenAIHandler,
 }
+RANKING: dict[str, Callable[[Columns], DatasetHandler]] = {
+    "alpaca": AlpacaPairwiseHandler,
+    "sharegpt": SharegptPairwiseHandler,
+}
+"""For entries with ``ranking: true``."""
 ENTRY_KEYS = ("file_name", "formatting", "columns", "tags", "ranking")
 REMOTE_KEYS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 
@@ -65,17 +71,16 @@ class LlamaFactoryHandler:
         for key in entry:
             if key not in (*ENTRY_KEYS, *REMOTE_KEYS):
                 raise self._wrong(name, f"has {key!r}, which is not supported", help=did_you_mean(key, ENTRY_KEYS))
-        if entry.get("ranking"):
-            raise self._wrong(name, "is a ranking data set, which cannot be read yet", help="choose another data set")
         if not isinstance(entry.get("file_name"), str):
             raise self._wrong(name, "has no file_name")
         return self._folder / entry["file_name"], self._handler(name, entry)
 
     def _handler(self, name: str, entry: Mapping[str, Any]) -> DatasetHandler:
         formatting = entry.get("formatting", "alpaca")
-        if formatting not in FORMATS:
-            hint = did_you_mean(str(formatting), FORMATS)
-            help = f"{hint} known: {', '.join(FORMATS)}".strip()
+        formats = RANKING if entry.get("ranking") else FORMATS
+        if formatting not in formats:
+            hint = did_you_mean(str(formatting), formats)
+            help = f"{hint} known: {', '.join(formats)}".strip()
             raise self._wrong(name, f"has the unknown formatting {formatting!r}", help=help)
         columns, tags = entry.get("columns", {}), entry.get("tags")
         if not isinstance(columns, dict):
@@ -85,7 +90,7 @@ class LlamaFactoryHandler:
         # LLaMA-Factory reads these parts only where an entry names them.
         silent: dict[str, Any] = dict.fromkeys(("system", "history" if formatting == "alpaca" else "tools"))
         try:
-            return FORMATS[formatting](silent | columns | ({"tags": tags} if tags is not None else {}))
+            return formats[formatting](silent | columns | ({"tags": tags} if tags is not None else {}))
         except ConfigError as error:
             message = error.message.removeprefix("--map-keys: ")
             raise self._wrong(name, f"cannot be used: {message}", help=error.help) from error

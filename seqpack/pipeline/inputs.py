@@ -192,8 +192,6 @@ def _detect(records: Sequence[Record], options: HandlerOptions) -> Match:
     columns = list(dict.fromkeys(str(column) for row in rows for column in row))
     found = " and ".join(f"{DETECTED[match.handler]} ({match.why})" for match in matches)
     why = f"several handlers fit: {found}" if matches else "no handler fits"
-    if {"chosen", "rejected"} <= {*columns}:
-        why += " (preference data cannot be read yet)"
     raise DataError(
         "SP131",
         f"{key}: {why}; the columns are: {', '.join(columns)}",

@@ -20,9 +20,10 @@ from seqpack.options.check import refuse_idle
 from seqpack.options.compat import CompatOptions
 from seqpack.options.data import InputOptions, LengthOptions, PackOptions, TextOptions, WorkOptions, WriteOptions
 from seqpack.packing.planning import make_plan
+from seqpack.pipeline.columns import PairMaker, PromptMaker, write_columns
 from seqpack.pipeline.compat import use_mindspeed_rules, write_mindspeed_documents
 from seqpack.pipeline.emit import emit
-from seqpack.pipeline.inputs import resolve_input
+from seqpack.pipeline.inputs import ResolvedInput, resolve_input
 from seqpack.pipeline.materialize import TokenSource, write_packs
 from seqpack.pipeline.output import DataSetResult, check_output, publish_set, tokenizer_record
 from seqpack.pipeline.pretrain import write_documents
@@ -65,6 +66,8 @@ def preprocess(
         length = dataclasses.replace(length, max_drop=1.0)
     if found.text_keys:
         return write_documents(found, text, length, pack, write, compat, resolved=resolved, progress=progress, say=say)
+    if found.kind != "sft":
+        return _write_others(found, text, length, pack, write, compat, resolved=resolved, progress=progress, say=say)
     check_output(DataSetPaths(write.output_prefix), write, packs=pack.packs)
     source = SampleSource.open(found, text)
     if compat.compat == "mindspeed":
@@ -73,6 +76,35 @@ def preprocess(
     engine = source.choose_engine(text.tokenizer_engine)
     return _write_samples(
         source, engine, strategy, length, pack, write, work, compat, resolved=resolved, progress=progress, say=say
+    )
+
+
+def _write_others(
+    found: ResolvedInput,
+    text: TextOptions,
+    length: LengthOptions,
+    pack: PackOptions,
+    write: WriteOptions,
+    compat: CompatOptions,
+    *,
+    resolved: str,
+    progress: Progress,
+    say: Say,
+) -> DataSetResult:
+    """Preference pairs or prompts."""
+    source = SampleSource.open(found, text)
+    maker = PairMaker(source) if found.kind == "pairwise" else PromptMaker(source)
+    return write_columns(
+        source,
+        maker,
+        text,
+        length,
+        pack,
+        write,
+        compat=compat.compat,
+        resolved=resolved,
+        progress=progress,
+        say=say,
     )
 
 

@@ -14,6 +14,7 @@ from seqpack.core.errors import ConfigError
 from seqpack.core.ledger import Ledger
 from seqpack.core.progress import Progress, Say, no_progress, say_nothing
 from seqpack.hooks.host import plugin_host
+from seqpack.io.packed import KINDS
 from seqpack.io.shards import Shard
 from seqpack.options.data import InputOptions, LengthOptions, TextOptions
 from seqpack.packing.planning import make_plan
@@ -98,6 +99,12 @@ def stats(
         raise ConfigError(
             "SP132",
             f"handler {found.handler!r} gives pretraining text; stats measures conversations only",
+            help="choose the --handler of a conversation, if the data are that",
+        )
+    if found.kind != "sft":
+        raise ConfigError(
+            "SP134",
+            f"handler {found.handler!r} gives {KINDS[found.kind]}; stats measures conversations only",
             help="choose the --handler of a conversation, if the data are that",
         )
     source = SampleSource.open(found, text)
