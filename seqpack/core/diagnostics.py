@@ -270,6 +270,12 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "checked. A real run would stop there.",
         "Nothing, if the command is meant for another machine; else mend the path.",
     ),
+    "SP136": Diagnostic(
+        "a row that compatibility cannot reproduce",
+        "Under --compat mindspeed a row was met at which MindSpeed-LLM's own program stops, or for which its rules are "
+        "not known.",
+        "Mend or remove the row, or leave --compat out: by seqpack's own rules it is used, or counted as a reject.",
+    ),
     # 2xx: training
     "SP201": Diagnostic(
         "samples cannot be kept apart",

@@ -55,10 +55,14 @@ class LlamaFactoryHandler:
 
     def datasets(self, names: Iterable[str]) -> list[tuple[Path, DatasetHandler]]:
         """File or folder, and handler, of each data set; ConfigError naming it if it is unknown, or cannot be read."""
-        wanted = [name.strip() for listed in names for name in listed.split(",") if name.strip()]
-        return [self._data_set(name) for name in wanted]
+        return [self._data_set(name) for name in self.names(names)]
 
-    def _data_set(self, name: str) -> tuple[Path, DatasetHandler]:
+    def names(self, names: Iterable[str]) -> list[str]:
+        """The names of single data sets."""
+        return [name.strip() for listed in names for name in listed.split(",") if name.strip()]
+
+    def entry(self, name: str) -> dict[str, Any]:
+        """What the file says of a data set; ConfigError if it is not there, or not as it should be."""
         entry = self._entries.get(name)
         if entry is None:
             known = ", ".join(map(str, list(self._entries)[:20]))
@@ -73,6 +77,10 @@ class LlamaFactoryHandler:
                 raise self._wrong(name, f"has {key!r}, which is not supported", help=did_you_mean(key, ENTRY_KEYS))
         if not isinstance(entry.get("file_name"), str):
             raise self._wrong(name, "has no file_name")
+        return entry
+
+    def _data_set(self, name: str) -> tuple[Path, DatasetHandler]:
+        entry = self.entry(name)
         return self._folder / entry["file_name"], self._handler(name, entry)
 
     def _handler(self, name: str, entry: Mapping[str, Any]) -> DatasetHandler:

@@ -17,13 +17,13 @@ from seqpack.core.progress import Progress, Say
 from seqpack.core.types import Message, Preference, Question, Sample, Span
 from seqpack.io.indexed import IndexedWriter, idx_path, write_index
 from seqpack.io.manifest import FileRecord, Manifest, TextRecord
-from seqpack.io.packed import ColumnPaths, file_records
+from seqpack.io.packed import KINDS, ColumnPaths, file_records
 from seqpack.io.publish import partial_folder
 from seqpack.io.readers import Record
 from seqpack.options.check import refuse_idle
 from seqpack.options.data import LengthOptions, PackOptions, TextOptions, WriteOptions
 from seqpack.pipeline.kinds import check_kind
-from seqpack.pipeline.mindspeed import TOO_LONG, document_index
+from seqpack.pipeline.mindspeed import CUT, TOO_LONG, document_index
 from seqpack.pipeline.output import DataSetResult, check_output, line_writer, publish_set, tokenizer_record
 from seqpack.pipeline.samples import Loss, SampleSource, check_loss, check_unicode, mend_row, reject_row
 from seqpack.text.encoder import encode
@@ -42,11 +42,12 @@ Column = NDArray[np.int32] | list[int]
 
 @dataclass(frozen=True, slots=True)
 class ColumnRow:
-    """A value for each column; ``num_tokens`` of them are tokens, ``num_trained`` targets of the loss."""
+    """A value for each column; ``num_tokens`` of them are tokens, cut from ``original``, ``num_trained`` targets."""
 
     values: tuple[Column, ...]
     num_tokens: int
     num_trained: int
+    original: int
 
     @property
     def longest(self) -> int:
@@ -83,7 +84,8 @@ class PairMaker:
         for place in range(0, len(tokens), 2):
             chosen, rejected = tokens[place], tokens[place + 1]
             values = (chosen.input_ids, chosen.labels, rejected.input_ids, rejected.labels)
-            rows.append(ColumnRow(values, len(chosen) + len(rejected), int(trained[place : place + 2].sum())))
+            num_tokens = len(chosen) + len(rejected)
+            rows.append(ColumnRow(values, num_tokens, int(trained[place : place + 2].sum()), num_tokens))
         return rows
 
     def _spans(self, sample: Sample) -> list[Span]:
@@ -109,7 +111,8 @@ class PromptMaker:
         for rendered in batch:
             prompt, *texts = (sample.input_ids for sample in islice(tokens, len(rendered)))
             values = (prompt, np.ones(len(prompt), np.int32), *texts)
-            rows.append(ColumnRow(values, len(prompt) + sum(map(len, texts)), 0))
+            num_tokens = len(prompt) + sum(map(len, texts))
+            rows.append(ColumnRow(values, num_tokens, 0, num_tokens))
         return rows
 
     def _prompt(self, sample: Sample) -> list[Span]:
@@ -200,7 +203,9 @@ def write_columns(
             texts=texts,
         )
         publish_set(aside, paths, manifest)
-    if TOO_LONG not in source.ledger.dropped and LONGER in source.ledger.dropped:
+    if compat != "none" and length.append_eod:
+        say(f"--append-eod has no effect on {KINDS[found.kind]}, as in MindSpeed-LLM")
+    if LONGER in source.ledger.dropped:
         say("what is longer than --seq-length was left out as a whole: half an answer, or prompt, is another one")
     return DataSetResult(paths, manifest, engine, tuple(found.files), note=source.note)
 
@@ -246,7 +251,9 @@ def _fit(
     limit = length.seq_length
     # theirs drops what reaches the length, ours what exceeds it
     if limit is None or row.longest < limit + (not maker.keeps_places):
-        source.ledger.keep(row.num_tokens, row.num_trained)
+        source.ledger.keep(row.num_tokens, row.num_trained, original=row.original)
+        if row.original > row.num_tokens:
+            lost(Loss(record.key, "truncated", CUT, row.original - row.num_tokens))
         return row
     if length.on_overlong == "error":
         raise DataError(
@@ -255,8 +262,8 @@ def _fit(
             help="raise it, or choose --on-overlong drop",
         )
     reason = TOO_LONG if maker.keeps_places else LONGER
-    source.ledger.drop(reason, row.num_tokens)
-    lost(Loss(record.key, "dropped", reason, row.num_tokens))
+    source.ledger.drop(reason, row.original)
+    lost(Loss(record.key, "dropped", reason, row.original))
     return None
 
 

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from seqpack.core.errors import ConfigError, DataError, RejectError, SeqpackError
+from seqpack.core.errors import ConfigError, DataError, RejectError, SeqpackError, UncoveredError
 from seqpack.core.progress import Say
 from seqpack.handlers.detect import DETECTED, Match, check_parts, detect
 from seqpack.hooks.component import Component
@@ -82,6 +82,12 @@ class ResolvedInput:
             return use(list(handler(record.value)))
         except (RejectError, SeqpackError):
             raise
+        except UncoveredError as error:
+            raise DataError(
+                "SP136",
+                f"{record.key}: {error}: --compat mindspeed has no rule, or MindSpeed-LLM stops there itself",
+                help="mend or remove that row, or leave --compat out",
+            ) from error
         except Exception as error:
             raise DataError(
                 "SP107",

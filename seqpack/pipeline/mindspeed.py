@@ -7,13 +7,15 @@ wastes something that seqpack by itself does not; they exist so that files can b
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seqpack.core.errors import ConfigError
 from seqpack.core.plan import PackPlan
 from seqpack.core.types import IGNORE_INDEX, Span, TokenizedSample, running_sum
 
@@ -28,10 +30,6 @@ class TurnRule(Enum):
     """The base class of their templates."""
     SHORT_SIDE_FIRST = "short side first"
     """Their LFDefaultTemplate and ReasoningTemplate: a side that needs less than half is kept whole."""
-
-
-SHORT_SIDE_TEMPLATES = frozenset({"qwen_lf", "qwen3", "glm4_moe", "gpt_oss", "magistral"})
-"""Templates of those two classes, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,11 @@ class Rules:
         return FittedSample(tokens, original, is_kept)
 
 
+CUT = "cut as MindSpeed-LLM cuts"
 TOO_LONG = "as long as --seq-length, which MindSpeed-LLM drops"
+MOST_SUBSETS = 1_000
+"""Its subsets are joined in the order of their names, which have three digits."""
+
 ROWS_PER_MARK = 50
 """So many rows at a time are marked for dropping in pretraining text."""
 
@@ -98,6 +100,15 @@ class DocumentRules:
     end_token_id: int | None
     filler_id: int
     multiple_of: int = 1
+    n_subs: int = 1
+
+    def batches(self, count: Callable[[], int]) -> Iterator[int]:
+        """How many rows are marked together; ``count()`` is the number of all rows, which ``--n-subs`` divides."""
+        if self.n_subs == 1:
+            yield from repeat(ROWS_PER_MARK)
+        for size in subset_sizes(count(), self.n_subs):
+            full, rest = divmod(size, ROWS_PER_MARK)
+            yield from [ROWS_PER_MARK] * full + ([rest] if rest else [])
 
     def finish(self, ids: Sequence[int]) -> list[int]:
         """A document's ids with what is put behind them, the end token even if that is how it ends already."""
@@ -205,7 +216,15 @@ def knapsack_plan(lengths: NDArray[np.int64], *, seq_length: int, subsets: Seque
 def subset_sizes(num_rows: int, n_subs: int) -> list[int]:
     """Rows of each ``--n-subs`` subset: ``num_rows // n_subs``, and one more subset for what is left over."""
     size = num_rows // n_subs
+    if not size:
+        raise ConfigError(
+            "SP026", f"--n-subs {n_subs}: there are only {num_rows:,} rows", help="MindSpeed-LLM stops there too"
+        )
     sizes = [size] * (num_rows // size)
+    if len(sizes) >= MOST_SUBSETS:
+        raise ConfigError(
+            "SP026", f"--n-subs {n_subs} gives more than {MOST_SUBSETS:,} subsets", help="MindSpeed-LLM mixes them up"
+        )
     return [*sizes, num_rows % size] if num_rows % size else sizes
 
 

@@ -20,6 +20,7 @@ from seqpack.io.readers.hub import HUB_PREFIX, may_be_hub_name
 from seqpack.io.readers.kinds import reader_of
 from seqpack.options.compat import CompatOptions
 from seqpack.options.data import InputOptions, LengthOptions, PackOptions, TextOptions, WorkOptions, WriteOptions
+from seqpack.pipeline.compat import open_mindspeed_template
 from seqpack.pipeline.inputs import (
     AUTO,
     FIRST_ROWS,
@@ -30,6 +31,7 @@ from seqpack.pipeline.inputs import (
     resolve_input,
 )
 from seqpack.pipeline.kinds import check_kind, set_paths
+from seqpack.pipeline.mindspeed_input import mindspeed_input
 from seqpack.pipeline.output import check_output
 from seqpack.pipeline.preprocess import refuse_idle_flags
 from seqpack.pipeline.samples import check_length
@@ -83,11 +85,11 @@ def outlook(
     check_length(length, packs=pack.packs)
     strategy = plugin_host().strategy(pack.strategy)
     refuse_idle_flags(length, pack, compat)
-    source = _source(input, warnings, notes.append)
+    mindspeed = compat.compat == "mindspeed"
+    source = _source(input, warnings, notes.append, mindspeed=mindspeed)
     tokenizer = _tokenizer(text, warnings)
     is_text = source.kind == "pretrain"
-    mindspeed = compat.compat == "mindspeed"
-    template = "" if is_text else _template(text, tokenizer, notes.append)
+    template = "" if is_text else _template(text, tokenizer, notes.append, source.handler if mindspeed else "")
     outputs: tuple[str, ...] = ()
     if source.kind != UNDECIDED:
         check_kind(source.kind, source.handler, text, pack)
@@ -128,7 +130,7 @@ class _Source:
     keys: tuple[str, ...]
 
 
-def _source(input: InputOptions, warnings: list[str], note: Say) -> _Source:
+def _source(input: InputOptions, warnings: list[str], note: Say, *, mindspeed: bool) -> _Source:
     """Files and handler; the first rows of what is there are read by it."""
     options = handler_options(input)
     named = None if input.handler == AUTO else open_handler(input.handler, options)
@@ -140,7 +142,7 @@ def _source(input: InputOptions, warnings: list[str], note: Say) -> _Source:
     if len(there) == len(paths):
         said: list[str] = []
         found = resolve_input(input, say=said.append)
-        _try_rows(found)
+        _try_rows(mindspeed_input(found, input) if mindspeed else found)
         reason = said[0].partition(", because of ")[2] if said else "as asked"
         return _Source(found.files, found.handler, reason, found.kind, _keys(found.handlers[0]))
     files = resolve_inputs(there)
@@ -187,7 +189,10 @@ def _tokenizer(text: TextOptions, warnings: list[str]) -> Tokenizer | None:
     return Tokenizer(text.tokenizer)
 
 
-def _template(text: TextOptions, tokenizer: Tokenizer | None, note: Say) -> str:
+def _template(text: TextOptions, tokenizer: Tokenizer | None, note: Say, mindspeed_handler: str) -> str:
+    """The template's name; ``mindspeed_handler`` is empty but under ``--compat mindspeed``."""
+    if tokenizer is not None and mindspeed_handler:
+        return open_mindspeed_template(text, mindspeed_handler).name
     if tokenizer is None:
         note("whether template and tokenizer fit was not checked")
         return check_template(text)

@@ -20,16 +20,19 @@ from seqpack.options.check import refuse_idle
 from seqpack.options.compat import CompatOptions
 from seqpack.options.data import InputOptions, LengthOptions, PackOptions, TextOptions, WorkOptions, WriteOptions
 from seqpack.packing.planning import make_plan
-from seqpack.pipeline.columns import PairMaker, PromptMaker, write_columns
-from seqpack.pipeline.compat import use_mindspeed_rules, write_mindspeed_documents
+from seqpack.pipeline.columns import ColumnMaker, PairMaker, PromptMaker, write_columns
+from seqpack.pipeline.compat import mindspeed_maker, open_mindspeed_source, write_mindspeed_documents
 from seqpack.pipeline.emit import emit
 from seqpack.pipeline.inputs import ResolvedInput, resolve_input
 from seqpack.pipeline.materialize import TokenSource, write_packs
+from seqpack.pipeline.mindspeed import subset_sizes
+from seqpack.pipeline.mindspeed_input import mindspeed_input
 from seqpack.pipeline.output import DataSetResult, check_output, publish_set, tokenizer_record
 from seqpack.pipeline.pretrain import write_documents
 from seqpack.pipeline.samples import SampleSource, check_length
 from seqpack.pipeline.spool import Spooled, spool
 from seqpack.text.engines import Choice
+from seqpack.text.labels import Finding
 
 DEFAULT_WORK = WorkOptions()
 NO_COMPAT = CompatOptions()
@@ -64,19 +67,26 @@ def preprocess(
     if compat.compat == "mindspeed":
         # MindSpeed-LLM drops without a limit; whoever asks for its bytes gets them, and a ledger that says so
         length = dataclasses.replace(length, max_drop=1.0)
+        found = mindspeed_input(found, input)
+        work = dataclasses.replace(work, workers=1)
     if found.text_keys:
         return write_documents(found, text, length, pack, write, compat, resolved=resolved, progress=progress, say=say)
     if found.kind != "sft":
         return _write_others(found, text, length, pack, write, compat, resolved=resolved, progress=progress, say=say)
     check_output(DataSetPaths(write.output_prefix), write, packs=pack.packs)
-    source = SampleSource.open(found, text)
-    if compat.compat == "mindspeed":
-        use_mindspeed_rules(source, length, pack, compat)
-        work = dataclasses.replace(work, workers=1)
+    source = _open(found, text, length, pack, compat)
     engine = source.choose_engine(text.tokenizer_engine)
     return _write_samples(
         source, engine, strategy, length, pack, write, work, compat, resolved=resolved, progress=progress, say=say
     )
+
+
+def _open(
+    found: ResolvedInput, text: TextOptions, length: LengthOptions, pack: PackOptions, compat: CompatOptions
+) -> SampleSource:
+    if compat.compat == "mindspeed":
+        return open_mindspeed_source(found, text, length, pack, compat)
+    return SampleSource.open(found, text)
 
 
 def _write_others(
@@ -92,8 +102,10 @@ def _write_others(
     say: Say,
 ) -> DataSetResult:
     """Preference pairs or prompts."""
-    source = SampleSource.open(found, text)
-    maker = PairMaker(source) if found.kind == "pairwise" else PromptMaker(source)
+    source = _open(found, text, length, pack, compat)
+    maker: ColumnMaker = PairMaker(source) if found.kind == "pairwise" else PromptMaker(source)
+    if source.mindspeed is not None:
+        maker = mindspeed_maker(source)
     return write_columns(
         source,
         maker,
@@ -148,9 +160,12 @@ def _write_samples(
             seqpack_version=__version__,
         )
         publish_set(aside, paths, manifest, extra=extra)
-    return DataSetResult(
-        paths, manifest, engine, tuple(source.files), note=source.note, findings=tuple(source.findings())
-    )
+    return DataSetResult(paths, manifest, engine, tuple(source.files), note=source.note, findings=_findings(source))
+
+
+def _findings(source: SampleSource) -> tuple[Finding, ...]:
+    """What is wrong with the labels; those of MindSpeed-LLM are what was asked for."""
+    return () if source.mindspeed is not None else tuple(source.findings())
 
 
 def _write_set(
@@ -200,6 +215,7 @@ def _plan(
 def _write_rows(source: SampleSource, spooled: Spooled, aside: DataSetPaths) -> int:
     num_rows = spooled.write_rows(source, aside)
     if source.mindspeed is not None:
+        subset_sizes(len(source.is_kept), source.mindspeed.n_subs)  # ConfigError if there are too many
         write_mindspeed_documents(aside, spooled.pieces(source), source.is_kept)
     return num_rows
 

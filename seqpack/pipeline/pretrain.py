@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from seqpack.options.data import LengthOptions, PackOptions, TextOptions, WriteO
 from seqpack.pipeline.compat import document_rules
 from seqpack.pipeline.inputs import ResolvedInput
 from seqpack.pipeline.kinds import check_kind
-from seqpack.pipeline.mindspeed import ROWS_PER_MARK, TOO_LONG, DocumentRules, document_index
+from seqpack.pipeline.mindspeed import TOO_LONG, DocumentRules, document_index
 from seqpack.pipeline.output import DataSetResult, check_output, line_writer, publish_set, tokenizer_record
 from seqpack.pipeline.samples import Loss, check_loss, mend_row, reject_row, require_end_token
 from seqpack.text.tokenizer import Tokenizer
@@ -113,7 +113,8 @@ class DocumentSource:
         """
         rows = self.input.rows(self._texts)
         last_mended: Record | None = None
-        while batch := list(islice(rows, ROWS_PER_MARK if self.mindspeed else DOCUMENTS_PER_BATCH)):
+        sizes = repeat(DOCUMENTS_PER_BATCH) if self.mindspeed is None else self.mindspeed.batches(self._count)
+        while batch := list(islice(rows, next(sizes, 0))):
             found: list[tuple[Record, tuple[str, ...]]] = []
             for _, record, texts in batch:
                 if record.num_mended and record is not last_mended:  # a record may give several rows
@@ -124,6 +125,9 @@ class DocumentSource:
                 else:
                     found.append((record, texts))
             yield self._documents(found, lost)
+
+    def _count(self) -> int:
+        return sum(1 for _ in self.input.rows(self._texts))
 
     def _texts(self, samples: Sequence[TextSample]) -> list[tuple[str, ...]]:
         for sample in samples:
