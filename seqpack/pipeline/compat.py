@@ -108,11 +108,16 @@ def open_mindspeed_template(text: TextOptions, handler: str) -> Opened:
     if entry.kind == DEEPSEEK4 and ours is not None:
         ours = replace(ours.with_tokens(bos=bos, eos=eos), thinking=text.thinking)
     rule = TurnRule.SHORT_SIDE_FIRST if entry.is_short_side_first else TurnRule.PROPORTIONAL
-    note = ""
+    notes = []
+    if tokenizer.new_tokens:
+        new = ", ".join(f"{token} ({tokenizer.token_id(token)})" for token in tokenizer.new_tokens)
+        notes.append(
+            f"tokens that the tokenizer lacks were added, as in MindSpeed-LLM; the model must have them: {new}"
+        )
     if text.thinking is not None and entry.kind not in (REASONING, DEEPSEEK4):
-        note = f"--enable-thinking has no effect: template {entry.name!r} has no thoughts"
+        notes.append(f"--enable-thinking has no effect: template {entry.name!r} has no thoughts")
     template = MindSpeedTemplate(entry, bos, eos, text.thinking, ours)
-    return Opened(entry.name, template, source, tokenizer, eos_token_id, rule, note)
+    return Opened(entry.name, template, source, tokenizer, eos_token_id, rule, "; ".join(notes))
 
 
 def mindspeed_maker(source: SampleSource) -> ColumnMaker:

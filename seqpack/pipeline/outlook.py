@@ -192,7 +192,10 @@ def _tokenizer(text: TextOptions, warnings: list[str]) -> Tokenizer | None:
 def _template(text: TextOptions, tokenizer: Tokenizer | None, note: Say, mindspeed_handler: str) -> str:
     """The template's name; ``mindspeed_handler`` is empty but under ``--compat mindspeed``."""
     if tokenizer is not None and mindspeed_handler:
-        return open_mindspeed_template(text, mindspeed_handler).name
+        theirs = open_mindspeed_template(text, mindspeed_handler)
+        if theirs.note:
+            note(theirs.note)
+        return theirs.name
     if tokenizer is None:
         note("whether template and tokenizer fit was not checked")
         return check_template(text)

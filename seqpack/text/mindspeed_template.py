@@ -30,12 +30,14 @@ Texts = list[str]
 
 
 class ExtendedTokenizer(Tokenizer):
-    """The tokenizer with further special tokens; those it has keep their ids, the others get new ones."""
+    """The tokenizer with further special tokens; those it has keep their ids, ``new_tokens`` get new ones."""
 
     def __init__(self, directory: Path, tokens: Sequence[str]) -> None:
         self._extra = tuple(dict.fromkeys(tokens))
         super().__init__(directory)
+        before = self._facts.vocab_size
         fast = self._tokenizer
+        self.new_tokens = [token for token in self._extra if (fast.token_to_id(token) or 0) >= before]
         self._facts = replace(
             self._facts,
             vocab_size=max(fast.get_vocab(with_added_tokens=True).values(), default=-1) + 1,
