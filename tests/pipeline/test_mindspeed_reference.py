@@ -12,6 +12,10 @@ from typing import Any
 import pytest
 
 from seqpack.core.errors import ConfigError, DataError
+from seqpack.core.progress import say_nothing
+from seqpack.options.data import InputOptions
+from seqpack.pipeline.inputs import resolve_input
+from seqpack.pipeline.mindspeed_input import mindspeed_input
 
 from .mindspeed_reference import CrashError, Flags, Program
 
@@ -330,6 +334,20 @@ def test_a_row_at_which_they_stop_is_named(runs, write_jsonl, rows, options):
     with pytest.raises(DataError, match=r"\.jsonl:1: .* MindSpeed-LLM stops there") as caught:
         runs.preprocess(write_jsonl(rows), compat="mindspeed", **options, **prompt_type)
     assert caught.value.code == "SP136"
+
+
+def test_handlers_of_others_are_not_covered(write_jsonl):
+    input = InputOptions(input=[write_jsonl(ROWS["plain"])])
+    found = dataclasses.replace(resolve_input(input, say=say_nothing), handler="tickets")
+    with pytest.raises(ConfigError, match="does not know how MindSpeed-LLM treats rows of 'tickets'") as caught:
+        mindspeed_input(found, input)
+    assert caught.value.code == "SP027"
+
+
+def test_tokens_that_are_added_are_named(runs, write_jsonl, tokenizers):
+    options = {"compat": "mindspeed", "prompt_type": "glm4", "tokenizer": tokenizers / "qwen"}
+    note = runs.preprocess(write_jsonl(ROWS["plain"]), **options).note
+    assert "<|user|> (3000), <|observation|> (3001)" in note
 
 
 def test_a_folder_of_several_endings_loses_all_but_the_most_frequent(runs, tmp_path):
