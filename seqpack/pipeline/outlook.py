@@ -133,7 +133,13 @@ class _Source:
 def _source(input: InputOptions, warnings: list[str], note: Say, *, mindspeed: bool) -> _Source:
     """Files and handler; the first rows of what is there are read by it."""
     options = handler_options(input)
-    named = None if input.handler == AUTO else open_handler(input.handler, options)
+    try:
+        named = None if input.handler == AUTO else open_handler(input.handler, options)
+    except DataError as error:  # a catalogue of data sets that is not there
+        if error.code != "SP101":
+            raise
+        warnings.append(f"{error.message}; a real run would stop there")
+        return _Source([], input.handler, "as asked", UNDECIDED, ())
     if named is not None and isinstance(named[1], DatasetCatalogue):
         paths = [path for path, _ in named[1].datasets(str(path) for path in input.input)]
     else:

@@ -205,8 +205,17 @@ def compare(runs, write_jsonl, tokenizers) -> Callable[..., None]:
 ALPACA_KEYS = {"system": "system", "history": "history"}
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", NAMES)
+THOROUGH = ("qwen", "qwen_lf", "llama2", "llama3", "qwen3", "glm4", "gemma", "gpt_oss", "alpaca")
+"""Templates of every class and kind of end."""
+TAKEN = [
+    (name, mode)
+    for place, name in enumerate(NAMES)
+    for number, mode in enumerate(MODES)
+    if name in THOROUGH or (place + number) % 3 == 0
+]
+
+
+@pytest.mark.parametrize(("name", "mode"), TAKEN)
 def test_templates_and_modes(compare, name, mode):
     tokenizer = TOKENIZERS[(NAMES.index(name) + list(MODES).index(mode)) % len(TOKENIZERS)]
     compare("alpaca", ALPACA, tokenizer, prompt_type=name, map_keys=ALPACA_KEYS, **MODES[mode])

@@ -49,6 +49,20 @@ def test_what_is_not_there_is_a_warning(call):
     assert err.count("SP135") == 2
 
 
+def test_a_catalogue_that_is_not_there_is_a_warning(call):
+    code, outlook, _ = call("one,two", "--handler", "llamafactory", "--dataset-dir", "nowhere")
+    assert code == 0
+    assert "dataset_info.json" in outlook["warnings"][0]
+
+
+def test_compatibility_is_checked_too(call, write_jsonl):
+    file = str(write_jsonl(ROWS))
+    code, outlook, _ = call(file, "--compat", "mindspeed", "--prompt-type", "glm4")
+    assert code == 0
+    assert any("<|user|> (3000)" in note for note in outlook["notes"])
+    assert call(file, "--compat", "mindspeed", "--prompt-type", "chat-template")[0] == 2
+
+
 def test_nothing_is_asked_of_the_hub(call):
     code, outlook, _ = call("org/name")
     assert code == 0
