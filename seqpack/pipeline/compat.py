@@ -103,7 +103,7 @@ def open_mindspeed_template(text: TextOptions, handler: str) -> Opened:
         if component.plugin == "seqpack" and source is not None:
             ours = parse_template(source)
     entry = entry_of(text, ours)
-    tokenizer, eos_token_id = open_tokenizer(text.tokenizer, entry)
+    tokenizer, eos_token_id, fitted = open_tokenizer(text.tokenizer, entry)
     bos, eos = tokenizer.bos_token or "", tokenizer.eos_token or ""
     if entry.kind == DEEPSEEK4 and ours is not None:
         ours = replace(ours.with_tokens(bos=bos, eos=eos), thinking=text.thinking)
@@ -114,9 +114,11 @@ def open_mindspeed_template(text: TextOptions, handler: str) -> Opened:
         notes.append(
             f"tokens that the tokenizer lacks were added, as in MindSpeed-LLM; the model must have them: {new}"
         )
+    if fitted != entry:
+        notes.append(f"tokens that the tokenizer lacks were written as {tokenizer.unk_token}, as in MindSpeed-LLM")
     if text.thinking is not None and entry.kind not in (REASONING, DEEPSEEK4):
         notes.append(f"--enable-thinking has no effect: template {entry.name!r} has no thoughts")
-    template = MindSpeedTemplate(entry, bos, eos, text.thinking, ours)
+    template = MindSpeedTemplate(fitted, bos, eos, text.thinking, ours)
     return Opened(entry.name, template, source, tokenizer, eos_token_id, rule, "; ".join(notes))
 
 

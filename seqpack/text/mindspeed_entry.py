@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from seqpack.core.errors import ConfigError
@@ -93,6 +93,11 @@ class Entry:
     tools: str
     thought: tuple[str, str]
     tokens: tuple[str, ...]
+
+    def with_token(self, token: str, other: str) -> Entry:
+        """The same with another token in the place of one."""
+        parts = {part: tuple(other if slot == token else slot for slot in getattr(self, part)) for part in _PARTS}
+        return replace(self, **parts)  # type: ignore[arg-type]
 
     @property
     def is_short_side_first(self) -> bool:

@@ -61,16 +61,18 @@ class DocumentTokenizer(Tokenizer):
         return super().encode_flat(texts)
 
 
-def open_tokenizer(directory: Path, entry: Entry) -> tuple[ExtendedTokenizer, int]:
-    """The tokenizer as their program changes it for a template, and the id of its end token.
+def open_tokenizer(directory: Path, entry: Entry) -> tuple[ExtendedTokenizer, int, Entry]:
+    """The tokenizer as their program changes it for a template, the id of its end token, and the template's entry.
 
-    ConfigError if a token that must be one id is not in it.
+    A token that must be one id and is not there becomes that of unknown ones; ConfigError if there is none of these.
     """
     plain = Tokenizer(directory)
     first, *others = entry.stop_words if entry.replace_eos else (plain.eos_token or NO_EOS, *entry.stop_words)
     tokenizer = ExtendedTokenizer(directory, [first, *others])
     for token in (first, *entry.tokens):
-        if tokenizer.encode([token]) != [[tokenizer.token_id(token)]]:
+        if tokenizer.token_id(token) is None and tokenizer.unk_token is not None:
+            entry = entry.with_token(token, tokenizer.unk_token)
+        elif tokenizer.encode([token]) != [[tokenizer.token_id(token)]]:
             raise ConfigError(
                 "SP016",
                 f"template {entry.name!r} needs the token {token!r}, which {directory} does not have",
@@ -79,7 +81,7 @@ def open_tokenizer(directory: Path, entry: Entry) -> tuple[ExtendedTokenizer, in
     end = tokenizer.token_id(first)
     assert end is not None
     tokenizer.eos_token = first
-    return tokenizer, end
+    return tokenizer, end, entry
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,7 @@ class Program:
         self.tok.no_padding()
         config = json.loads((tokenizer / "tokenizer_config.json").read_text())
         self.bos, self.eos, self.pad = (config.get(f"{name}_token") for name in ("bos", "eos", "pad"))
+        self.unk = config.get("unk_token")
         self.t: dict[str, Any] = {}
         if flags.prompt_type:
             entries = {entry["name"]: entry for entry in json.loads(templates.read_bytes())}
@@ -84,6 +85,8 @@ class Program:
 
     def id(self, token: str) -> int:
         number = self.tok.token_to_id(token)
+        if number is None and self.unk:
+            number = self.tok.token_to_id(self.unk)
         if number is None:
             raise CrashError(token)
         return int(number)
