@@ -14,7 +14,17 @@ from seqpack.core.errors import (
 )
 from seqpack.core.mask import MaskMode
 from seqpack.core.plan import PackPlan
-from seqpack.core.types import IGNORE_INDEX, Message, PackedSequence, Sample, Span, TextSample, TokenizedSample
+from seqpack.core.types import (
+    IGNORE_INDEX,
+    Message,
+    PackedSequence,
+    Preference,
+    Question,
+    Sample,
+    Span,
+    TextSample,
+    TokenizedSample,
+)
 from seqpack.hooks.component import Component
 from seqpack.hooks.specs import (
     SEQPACK_PLUGIN_API,
@@ -46,7 +56,9 @@ __all__ = [
     "PackedSequence",
     "PackingStrategy",
     "PluginError",
+    "Preference",
     "PromptTemplate",
+    "Question",
     "RejectError",
     "Sample",
     "SeqpackError",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -24,6 +25,7 @@ def spread_lists(command: Callable[..., None], arguments: list[str]) -> list[str
 
     The systems we replace, and shells that expand ``*``, write lists like that.
     """
+    arguments = _without_lone_backslashes(arguments)
     lists = {flag for field, hint in _fields(command) if get_origin(hint) is list for flag in flag_names(field)}
     spread: list[str] = []
     flag, is_first = "", False
@@ -36,6 +38,14 @@ def spread_lists(command: Callable[..., None], arguments: list[str]) -> list[str
             is_first = False
         spread.append(argument)
     return spread
+
+
+def _without_lone_backslashes(arguments: list[str]) -> list[str]:
+    """A shell makes one of a line that ends in a backslash and a blank; scripts of other systems hold such lines."""
+    kept = [argument for argument in arguments if argument.strip() != "\\"]
+    if len(kept) < len(arguments):
+        print("a lone backslash among the arguments was left out: a blank stands behind it", file=sys.stderr)
+    return kept
 
 
 def bind(command: Callable[..., None]) -> typer.Typer:

@@ -11,8 +11,6 @@ def merge(merge: MergeOptions, output: OutputOptions) -> None:
     byte for byte that of a single run.
 
     Examples:
-        seqpack preprocess data/ --tokenizer DIR --append-eod -o text/big --shard-index 0 --num-shards 2
-        seqpack preprocess data/ --tokenizer DIR --append-eod -o text/big --shard-index 1 --num-shards 2
         seqpack merge text/big
         seqpack merge text/big --overwrite
         seqpack merge text/big --json

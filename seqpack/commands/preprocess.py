@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from seqpack.options.compat import CompatOptions, IgnoredOptions
-from seqpack.options.data import InputOptions, LengthOptions, PackOptions, TextOptions, WorkOptions, WriteOptions
+from seqpack.options.compat import CompatOptions, IgnoredOptions, RefusedOptions
+from seqpack.options.data import (
+    DryRunOptions,
+    InputOptions,
+    LengthOptions,
+    PackOptions,
+    TextOptions,
+    WorkOptions,
+    WriteOptions,
+)
 from seqpack.options.output import OutputOptions
 from seqpack.options.resolved import Resolved
 
@@ -14,9 +22,11 @@ def preprocess(
     length: LengthOptions,
     pack: PackOptions,
     write: WriteOptions,
+    dry: DryRunOptions,
     work: WorkOptions,
     compat: CompatOptions,
     ignored: IgnoredOptions,
+    refused: RefusedOptions,
     output: OutputOptions,
     resolved: Resolved,
 ) -> None:
@@ -26,7 +36,7 @@ def preprocess(
     Examples:
         seqpack preprocess data.jsonl --tokenizer DIR --seq-length 2048 --neat-pack -o packs/mine
         seqpack preprocess 'docs/*.gz' more.txt --handler text --append-eod --tokenizer DIR -o text/mine
-        seqpack preprocess --config run.yaml --seq-length 4096 --overwrite
+        seqpack preprocess --config run.yaml --seq-length 4096 --dry-run
     """
     from seqpack.pipeline.preprocess import preprocess as run
     from seqpack.report.console import Console
@@ -34,9 +44,16 @@ def preprocess(
     from seqpack.report.written import report_result
 
     console = Console(output)
-    for note in ignored.notes():
-        console.note(note)
+    for group in (text, pack, compat, ignored):
+        for note in group.notes():
+            console.note(note)
     options = (input, text, length, pack, write, work, compat)
+    if dry.dry_run:
+        from seqpack.pipeline.outlook import outlook
+        from seqpack.report.outlook import report_outlook
+
+        report_outlook(console, outlook(*options))
+        return
     result = run(*options, resolved=resolved.to_yaml(), progress=console.progress, say=console.note)
     report_inputs(console, input.input, result.sources)
     report_result(console, result)

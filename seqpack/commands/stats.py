@@ -39,8 +39,9 @@ def stats(
     from seqpack.report.numbers import count
 
     console = Console(output)
+    workers = work.workers if input.max_samples is None else 1
     result = measure(
-        input, text, length, seed=forecast.seed, workers=work.workers, progress=console.progress, say=console.note
+        input, text, length, seed=forecast.seed, workers=workers, progress=console.progress, say=console.note
     )
     if result.engine_refused:
         console.warn("SP118", f"a faster tokenizer engine was not used: {result.engine_refused}")

@@ -117,7 +117,7 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     ),
     "SP026": Diagnostic(
         "a flag that only means something for compatibility",
-        "--n-subs and --pad-to-multiple-of change what is written only where another system's files are reproduced.",
+        "--pad-to-multiple-of changes what is written only where another system's files are reproduced.",
         "Leave it out, or add --compat mindspeed.",
     ),
     "SP027": Diagnostic(
@@ -131,6 +131,11 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "Leave the flag out, or add the one it belongs to; the message names it.",
     ),
     "SP029": Diagnostic(
+        "a flag of another system that is not supported",
+        "MindSpeed-LLM, Megatron or Pai-Megatron-Patch have this flag, and leaving it out would change the data.",
+        "The message says what to do instead.",
+    ),
+    "SP030": Diagnostic(
         "no such share",
         "--shard-index counts from 0 and must be below --num-shards; the one means nothing without the other.",
         "Give both, or run under srun or torchrun, whose variables say both.",
@@ -256,6 +261,26 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "pretraining text cannot be packed yet",
         "--pack and --neat-pack place samples side by side; documents are one stream that Megatron's pretraining cuts.",
         "Leave out --pack and --neat-pack.",
+    ),
+    "SP134": Diagnostic(
+        "preference pairs or prompts where samples are needed",
+        "The set, or what the handler makes, is pairs of a chosen and a rejected answer, or prompts without answers. "
+        "They have file pairs of their own and are read one by one, so they cannot be packed, measured or trained on "
+        "here.",
+        "Use them with a trainer for preferences (DPO) or reinforcement learning; for instruction tuning choose the "
+        "--handler of a conversation, and leave out --pack and --neat-pack for the others.",
+    ),
+    "SP135": Diagnostic(
+        "a dry run could not check everything",
+        "A file, data set or tokenizer that the command line names is not on this machine, so only its flags were "
+        "checked. A real run would stop there.",
+        "Nothing, if the command is meant for another machine; else mend the path.",
+    ),
+    "SP136": Diagnostic(
+        "a row that compatibility cannot reproduce",
+        "Under --compat mindspeed a row was met at which MindSpeed-LLM's own program stops, or for which its rules are "
+        "not known.",
+        "Mend or remove the row, or leave --compat out: by seqpack's own rules it is used, or counted as a reject.",
     ),
     "SP140": Diagnostic(
         "the same sample several times",

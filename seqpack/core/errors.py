@@ -68,6 +68,10 @@ class DistributedError(SeqpackError):
     exit_code = 6
 
 
+class UncoveredError(Exception):
+    """Raised under ``--compat`` for a record whose treatment elsewhere is not known, or at which that program stops."""
+
+
 class RejectError(Exception):
     """Raised by a handler for a record that cannot be used; the run goes on, and counts it under ``reason``.
 

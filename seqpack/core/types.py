@@ -53,6 +53,22 @@ class TextSample:
     key: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """A conversation with two last replies, of which the first is the better one."""
+
+    chosen: Sample
+    rejected: Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A conversation that waits for a reply: its last message is a prompt. ``texts`` are further columns of the row."""
+
+    sample: Sample
+    texts: tuple[str, ...] = ()
+
+
 class Span(NamedTuple):
     """A piece of rendered text that is tokenized on its own and is trained on as a whole, or not at all.
 

@@ -38,21 +38,12 @@ class AlpacaHandler:
         user, response = exchange(record, columns)
         system = columns.text(record, "system")
         last = (Message("user", user), Message("assistant", response))
-        history = columns.value(record, "history")
-        if not (system or history):
+        earlier = earlier_turns(record, columns)
+        if not (system or earlier):
             yield Sample(last)
             return
         opening = (Message("system", system),) if system else ()
-        yield Sample((*opening, *self._history(history), *last))
-
-    def _history(self, value: Any) -> list[Message]:
-        messages: list[Message] = []
-        history = value or ()
-        for turn in history if isinstance(history, list | tuple) else (history,):
-            if not (isinstance(turn, list | tuple) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
-                raise RejectError(f"{self._columns.name('history')!r} is not a list of [user, assistant] pairs of text")
-            messages += [Message("user", turn[0]), Message("assistant", turn[1])]
-        return messages
+        yield Sample((*opening, *earlier, *last))
 
 
 class GeneralInstructionHandler:
@@ -71,11 +62,32 @@ class GeneralInstructionHandler:
 
 
 def exchange(record: Mapping[str, Any], columns: ColumnMap) -> tuple[str, str]:
-    """What the user says (prompt, newline, query; empty parts left out) and the reply; RejectError if one is empty."""
+    """What the user says and the reply; RejectError if one is empty."""
     prompt, query, response = columns.texts(record, ("prompt", "query", "response"))
     if not response:
         raise RejectError(f"empty {columns.name('response')!r}")
-    user = f"{prompt}\n{query}" if prompt and query else prompt or query
-    if not user:
+    return _asked(prompt, query, columns), response
+
+
+def question(record: Mapping[str, Any], columns: ColumnMap) -> str:
+    """Prompt, newline, query (empty parts left out); RejectError if both are empty."""
+    prompt, query = columns.texts(record, ("prompt", "query"))
+    return _asked(prompt, query, columns)
+
+
+def _asked(prompt: str, query: str, columns: ColumnMap) -> str:
+    asked = f"{prompt}\n{query}" if prompt and query else prompt or query
+    if not asked:
         raise RejectError(f"empty {columns.name('prompt')!r}")
-    return user, response
+    return asked
+
+
+def earlier_turns(record: Mapping[str, Any], columns: ColumnMap) -> list[Message]:
+    """The messages of ``history``; RejectError if it is not a list of pairs of text."""
+    messages: list[Message] = []
+    history = columns.value(record, "history") or ()
+    for turn in history if isinstance(history, list | tuple) else (history,):
+        if not (isinstance(turn, list | tuple) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
+            raise RejectError(f"{columns.name('history')!r} is not a list of [user, assistant] pairs of text")
+        messages += [Message("user", turn[0]), Message("assistant", turn[1])]
+    return messages

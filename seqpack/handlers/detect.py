@@ -8,22 +8,33 @@ from typing import Any
 
 from seqpack.core.errors import ConfigError
 from seqpack.core.suggest import did_you_mean
-from seqpack.handlers import alpaca, openai, sharegpt
+from seqpack.handlers import alpaca, openai, pairwise, sharegpt
 from seqpack.hooks.specs import Columns, HandlerOptions
 
-ALPACA, SHAREGPT, OPENAI, TEXT = (
+ALPACA, SHAREGPT, OPENAI, TEXT, ALPACA_PAIRS, SHAREGPT_PAIRS = (
     "AlpacaStyleInstructionHandler",
     "SharegptStyleInstructionHandler",
     "OpenAIInstructionHandler",
     "GeneralPretrainHandler",
+    "AlpacaStylePairwiseHandler",
+    "SharegptStylePairwiseHandler",
 )
-DETECTED = {ALPACA: "alpaca", SHAREGPT: "sharegpt", OPENAI: "openai", TEXT: "text"}
+DETECTED = {
+    ALPACA: "alpaca",
+    SHAREGPT: "sharegpt",
+    OPENAI: "openai",
+    TEXT: "text",
+    ALPACA_PAIRS: "pairwise",
+    SHAREGPT_PAIRS: "sharegpt-pairwise",
+}
 """The handlers that can be detected, with their short names."""
 
 PARTS: dict[str, set[str]] = {
     ALPACA: {*alpaca.COLUMNS},
     SHAREGPT: {*sharegpt.COLUMNS, "tags"},
     OPENAI: {*openai.COLUMNS},
+    ALPACA_PAIRS: {*pairwise.ALPACA_COLUMNS},
+    SHAREGPT_PAIRS: {*pairwise.SHAREGPT_COLUMNS, "tags"},
 }
 """What ``--map-keys`` may name, if it may name anything."""
 
@@ -42,18 +53,29 @@ def detect(rows: Rows, options: HandlerOptions) -> list[Match]:
     """All handlers that fit the first rows of a file: one, if it is clear; none or several, if it is not.
 
     A column counts if any of the rows has it. What ``--map-keys`` and ``--json-keys`` name must fit too: parts that
-    only one handler has leave only that one. Rows with ``chosen`` and ``rejected`` are preference data, and fit none.
+    only one handler has leave only that one. Rows with two answers, ``chosen`` and ``rejected``, are preference data.
     """
     columns = {str(column) for row in rows for column in row}
-    if {"chosen", "rejected"} <= columns:
-        return []
     tests: dict[str, Callable[[Rows, set[str], HandlerOptions], str]] = {}
+    answers = {_named(options.columns, part, part) for part in pairwise.ANSWERS}
+    if not options.json_keys and answers <= columns:
+        tests = {ALPACA_PAIRS: _alpaca_pairs, SHAREGPT_PAIRS: _sharegpt}
+        return _matches(tests, rows, columns, options)
     if not options.json_keys:
         tests |= {ALPACA: _alpaca, SHAREGPT: _sharegpt, OPENAI: _openai}
-        tests = {name: test for name, test in tests.items() if set(options.columns) <= PARTS[name]}
     if not options.columns:
         tests[TEXT] = _text
-    return [Match(name, why) for name, test in tests.items() if (why := test(rows, columns, options))]
+    return _matches(tests, rows, columns, options)
+
+
+def _matches(
+    tests: Mapping[str, Callable[[Rows, set[str], HandlerOptions], str]],
+    rows: Rows,
+    columns: set[str],
+    options: HandlerOptions,
+) -> list[Match]:
+    possible = {name: test for name, test in tests.items() if set(options.columns) <= PARTS.get(name, set())}
+    return [Match(name, why) for name, test in possible.items() if (why := test(rows, columns, options))]
 
 
 def check_parts(columns: Columns) -> None:
@@ -67,6 +89,11 @@ def check_parts(columns: Columns) -> None:
 
 def _alpaca(rows: Rows, columns: set[str], options: HandlerOptions) -> str:
     needed = [_named(options.columns, part, alpaca.COLUMNS[part]) for part in alpaca.REQUIRED]
+    return _has(needed) if set(needed) <= columns else ""
+
+
+def _alpaca_pairs(rows: Rows, columns: set[str], options: HandlerOptions) -> str:
+    needed = [_named(options.columns, part, pairwise.ALPACA_COLUMNS[part]) for part in ("prompt", *pairwise.ANSWERS)]
     return _has(needed) if set(needed) <= columns else ""
 
 

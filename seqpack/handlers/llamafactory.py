@@ -12,6 +12,7 @@ from seqpack.core.suggest import did_you_mean
 from seqpack.core.types import Sample
 from seqpack.handlers.alpaca import AlpacaHandler
 from seqpack.handlers.openai import OpenAIHandler
+from seqpack.handlers.pairwise import AlpacaPairwiseHandler, SharegptPairwiseHandler
 from seqpack.handlers.sharegpt import SharegptHandler
 from seqpack.hooks.specs import Columns, DatasetHandler, HandlerOptions
 
@@ -21,6 +22,11 @@ FORMATS: dict[str, Callable[[Columns], DatasetHandler]] = {
     "sharegpt": SharegptHandler,
     "openai": OpenAIHandler,
 }
+RANKING: dict[str, Callable[[Columns], DatasetHandler]] = {
+    "alpaca": AlpacaPairwiseHandler,
+    "sharegpt": SharegptPairwiseHandler,
+}
+"""For entries with ``ranking: true``."""
 ENTRY_KEYS = ("file_name", "formatting", "columns", "tags", "ranking")
 REMOTE_KEYS = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 
@@ -49,10 +55,14 @@ class LlamaFactoryHandler:
 
     def datasets(self, names: Iterable[str]) -> list[tuple[Path, DatasetHandler]]:
         """File or folder, and handler, of each data set; ConfigError naming it if it is unknown, or cannot be read."""
-        wanted = [name.strip() for listed in names for name in listed.split(",") if name.strip()]
-        return [self._data_set(name) for name in wanted]
+        return [self._data_set(name) for name in self.names(names)]
 
-    def _data_set(self, name: str) -> tuple[Path, DatasetHandler]:
+    def names(self, names: Iterable[str]) -> list[str]:
+        """The names of single data sets."""
+        return [name.strip() for listed in names for name in listed.split(",") if name.strip()]
+
+    def entry(self, name: str) -> dict[str, Any]:
+        """What the file says of a data set; ConfigError if it is not there, or not as it should be."""
         entry = self._entries.get(name)
         if entry is None:
             known = ", ".join(map(str, list(self._entries)[:20]))
@@ -65,17 +75,20 @@ class LlamaFactoryHandler:
         for key in entry:
             if key not in (*ENTRY_KEYS, *REMOTE_KEYS):
                 raise self._wrong(name, f"has {key!r}, which is not supported", help=did_you_mean(key, ENTRY_KEYS))
-        if entry.get("ranking"):
-            raise self._wrong(name, "is a ranking data set, which cannot be read yet", help="choose another data set")
         if not isinstance(entry.get("file_name"), str):
             raise self._wrong(name, "has no file_name")
+        return entry
+
+    def _data_set(self, name: str) -> tuple[Path, DatasetHandler]:
+        entry = self.entry(name)
         return self._folder / entry["file_name"], self._handler(name, entry)
 
     def _handler(self, name: str, entry: Mapping[str, Any]) -> DatasetHandler:
         formatting = entry.get("formatting", "alpaca")
-        if formatting not in FORMATS:
-            hint = did_you_mean(str(formatting), FORMATS)
-            help = f"{hint} known: {', '.join(FORMATS)}".strip()
+        formats = RANKING if entry.get("ranking") else FORMATS
+        if formatting not in formats:
+            hint = did_you_mean(str(formatting), formats)
+            help = f"{hint} known: {', '.join(formats)}".strip()
             raise self._wrong(name, f"has the unknown formatting {formatting!r}", help=help)
         columns, tags = entry.get("columns", {}), entry.get("tags")
         if not isinstance(columns, dict):
@@ -85,7 +98,7 @@ class LlamaFactoryHandler:
         # LLaMA-Factory reads these parts only where an entry names them.
         silent: dict[str, Any] = dict.fromkeys(("system", "history" if formatting == "alpaca" else "tools"))
         try:
-            return FORMATS[formatting](silent | columns | ({"tags": tags} if tags is not None else {}))
+            return formats[formatting](silent | columns | ({"tags": tags} if tags is not None else {}))
         except ConfigError as error:
             message = error.message.removeprefix("--map-keys: ")
             raise self._wrong(name, f"cannot be used: {message}", help=error.help) from error

@@ -9,7 +9,7 @@ from typing import Any
 from seqpack.core.errors import RejectError
 from seqpack.core.types import Message, Role, Sample
 from seqpack.handlers.columns import ColumnMap, as_text
-from seqpack.handlers.turns import THOUGHT, check_some_reply, tools_text, train_flag, turns_of
+from seqpack.handlers.turns import THOUGHT, check_some_reply, refuse_preferences, tools_text, train_flag, turns_of
 from seqpack.hooks.specs import Columns
 
 COLUMNS: dict[str, str] = {"messages": "messages", "system": "system", "tools": "tools"}
@@ -37,7 +37,8 @@ class OpenAIHandler:
         self._columns = ColumnMap("a list of messages", COLUMNS, columns, required=("messages",))
 
     def __call__(self, record: Mapping[str, Any]) -> Iterator[Sample]:
-        turns = turns_of(record, self._columns.value(record, "messages"), self._columns.name("messages"))
+        refuse_preferences(record)
+        turns = turns_of(self._columns.value(record, "messages"), self._columns.name("messages"))
         messages = [message for turn in turns for message in _messages(turn)]
         system = self._columns.text(record, "system")
         if system and messages and messages[0].role == "system" and system != messages[0].content:

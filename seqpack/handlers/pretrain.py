@@ -76,10 +76,15 @@ class AlpacaPretrainHandler:
         yield TextSample((ALPACA_TEXT.format(**(texts | {"query": query})),))
 
 
+def is_file_name(key: str) -> bool:
+    """Whether a key can be part of a file's name."""
+    return bool(_FILE_NAME.fullmatch(key))
+
+
 def _keys(options: HandlerOptions, *, default: str) -> tuple[str, ...]:
     keys = options.json_keys or (default,)
     for key in keys:
-        if not _FILE_NAME.fullmatch(key) or keys.count(key) > 1:
+        if not is_file_name(key) or keys.count(key) > 1:
             raise ConfigError(
                 "SP020",
                 f"--json-keys: {key!r} is given twice or cannot be part of a file name",
@@ -96,7 +101,7 @@ def _value(record: Mapping[str, Any], key: str) -> Any:
 
 def _turn_texts(record: Mapping[str, Any], key: str) -> Iterator[str]:
     value = _value(record, key)
-    for turn in turns_of(record, value, key) if value else ():
+    for turn in turns_of(value, key) if value else ():
         if "value" not in turn and "content" not in turn:
             raise RejectError("message without 'value' and without 'content'", missing_column=True)
         yield as_text(turn.get("value", turn.get("content")), "value")

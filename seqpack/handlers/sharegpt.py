@@ -10,7 +10,7 @@ from seqpack.core.errors import ConfigError, RejectError
 from seqpack.core.suggest import did_you_mean
 from seqpack.core.types import Message, Role, Sample
 from seqpack.handlers.columns import ColumnMap, as_text
-from seqpack.handlers.turns import ASKS, REPLIES, check_some_reply, tools_text, train_flag, turns_of
+from seqpack.handlers.turns import ASKS, REPLIES, check_some_reply, refuse_preferences, tools_text, train_flag, turns_of
 from seqpack.hooks.specs import Columns
 
 COLUMNS: dict[str, str] = {"messages": "conversations", "system": "system", "tools": "tools"}
@@ -45,6 +45,9 @@ class SharegptHandler:
     a turn says whether to train on it.
     """
 
+    parts: Mapping[str, str] = COLUMNS
+    required: tuple[str, ...] = ("messages",)
+
     def __init__(self, columns: Columns) -> None:
         tags = _tags(columns.get("tags"))
         self._role_key, self._content_key = tags["role_tag"] or "", tags["content_tag"] or ""
@@ -52,24 +55,31 @@ class SharegptHandler:
         if len(self._roles) < sum(tags[tag] is not None for tag in _ROLES):
             raise ConfigError("SP010", "--map-keys: two tags have the same name", help="each role needs its own")
         columns = {part: column for part, column in columns.items() if part != "tags"}
-        self._columns = ColumnMap("a conversation, besides 'tags',", COLUMNS, columns, required=("messages",))
+        self._columns = ColumnMap("a conversation, besides 'tags',", self.parts, columns, required=self.required)
 
     def __call__(self, record: Mapping[str, Any]) -> Iterator[Sample]:
+        refuse_preferences(record)
+        sample = self.conversation(record)
+        check_order(list(sample.messages))
+        yield sample
+
+    def conversation(self, record: Mapping[str, Any]) -> Sample:
+        """The messages of a row, in whatever order of roles."""
         value = self._columns.value(record, "messages")
-        turns = turns_of(record, value, self._columns.name("messages"))
-        messages = [self._message(turn) for turn in turns]
+        turns = turns_of(value, self._columns.name("messages"))
+        messages = [self.message(turn) for turn in turns]
         system = self._columns.text(record, "system")
         if messages[0].role == "system":
             if system and system != messages[0].content:
                 raise RejectError("two system messages, one of them in a column of its own")
         elif system:
             messages.insert(0, Message("system", system))
-        _check_order(messages)
-        yield Sample(
+        return Sample(
             tuple(messages), tools=tools_text(self._columns.value(record, "tools"), self._columns.name("tools"))
         )
 
-    def _message(self, turn: Mapping[str, Any]) -> Message:
+    def message(self, turn: Mapping[str, Any]) -> Message:
+        """A turn as a message."""
         for key in (self._role_key, self._content_key):
             if key not in turn:
                 raise RejectError(f"message without {key!r}", missing_column=True)
@@ -99,7 +109,7 @@ def _tags(given: Any) -> dict[str, str | None]:
     return {tag: given.get(tag) or (None if tag in _OPTIONAL_TAGS else name) for tag, name in TAGS.items()}
 
 
-def _check_order(messages: list[Message]) -> None:
+def check_order(messages: list[Message]) -> None:
     """RejectError unless, after a system message, those who ask and those who reply take turns, a reply last."""
     turns = messages[1:] if messages[0].role == "system" else messages
     for place, message in enumerate(turns):

@@ -16,10 +16,14 @@ ASKS: tuple[Role, ...] = ("user", "observation")
 REPLIES: tuple[Role, ...] = ("assistant", "function")
 
 
-def turns_of(record: Mapping[str, Any], value: Any, name: str) -> Sequence[Mapping[str, Any]]:
-    """The list of turns in ``value``; RejectError if it is empty, or something else. Preference data are refused."""
+def refuse_preferences(record: Mapping[str, Any]) -> None:
+    """RejectError for a row with two answers, which a handler of conversations would misread."""
     if "chosen" in record and "rejected" in record:
         raise RejectError("'chosen' and 'rejected' answers: preference data, not one conversation")
+
+
+def turns_of(value: Any, name: str) -> Sequence[Mapping[str, Any]]:
+    """The list of turns in ``value``; RejectError if it is empty, or something else."""
     if not isinstance(value, list | tuple):
         raise RejectError(f"{name!r} is {type(value).__name__}, not a list of messages")
     if not value:

@@ -41,6 +41,36 @@ def seqpack_handlers() -> Iterator[Component[DatasetHandler]]:
         aliases=("llamafactory",),
     )
     yield Component(
+        "AlpacaStylePairwiseHandler",
+        "seqpack.handlers.pairwise:AlpacaPairwiseHandler",
+        "preference pairs: instruction, input, chosen, rejected",
+        aliases=("pairwise",),
+    )
+    yield Component(
+        "SharegptStylePairwiseHandler",
+        "seqpack.handlers.pairwise:SharegptPairwiseHandler",
+        "preference pairs: conversations, chosen, rejected",
+        aliases=("sharegpt-pairwise",),
+    )
+    yield Component(
+        "PPOAlpacaStyleInstructionHandler",
+        "seqpack.handlers.question:AlpacaPromptHandler",
+        "prompts for reinforcement learning: instruction, input",
+        aliases=("ppo",),
+    )
+    yield Component(
+        "R1AlpacaStyleInstructionHandler",
+        "seqpack.handlers.question:AlpacaQuestionHandler",
+        "prompts with the columns of --dataset-additional-keys, out of Alpaca rows",
+        aliases=("r1-alpaca",),
+    )
+    yield Component(
+        "R1SharegptStyleInstructionHandler",
+        "seqpack.handlers.question:SharegptQuestionHandler",
+        "prompts with the columns of --dataset-additional-keys, out of ShareGPT rows",
+        aliases=("r1-sharegpt",),
+    )
+    yield Component(
         "GeneralPretrainHandler",
         "seqpack.handlers.pretrain:GeneralPretrainHandler",
         "pretraining text: the columns of --json-keys, a document each",

@@ -12,13 +12,30 @@ from typing import Any, cast
 
 import pluggy
 
-from seqpack.core.errors import PluginError, SeqpackError
+from seqpack.core.errors import ConfigError, PluginError, SeqpackError
 from seqpack.hooks import builtin, specs
 from seqpack.hooks.component import Component, Registry
 
 ENTRY_POINT_GROUP = "seqpack"
 BUILTIN = "seqpack"
 LOAD_PLUGINS_VARIABLE = "SEQPACK_LOAD_PLUGINS"
+_ZOO = ("is in the package seqpack-handlers-zoo, which is not installed", "pip install ./plugins/seqpack-handlers-zoo")
+ELSEWHERE: dict[str, tuple[str, str]] = {
+    "BelleMultiTurnInstructionHandler": _ZOO,
+    "MOSSMultiTurnHandler": _ZOO,
+    "MOSSInstructionHandler": _ZOO,
+    "LeetcodePythonInstructionHandler": _ZOO,
+    "StackOverflowPythonPretrainHandler": _ZOO,
+    "HunyuanInstructionHandler": (
+        "is not one of its own: the rows are ShareGPT's, and the tokenizer's chat template renders them",
+        "use --handler sharegpt --prompt-type chat-template",
+    ),
+    "AlpacaStyleProcessRewardHandler": (
+        "is not supported: process reward data are not made",
+        "choose another --handler",
+    ),
+}
+"""Handlers that MindSpeed-LLM has and seqpack alone does not: why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +66,13 @@ class PluginHost:
         return [report.name for report in self.reports if report.error]
 
     def handler(self, name: str) -> Component[specs.DatasetHandler]:
-        return self.handlers.find(name, failed_plugins=self.failed)
+        try:
+            return self.handlers.find(name, failed_plugins=self.failed)
+        except ConfigError as error:
+            if name not in ELSEWHERE:
+                raise
+            why, remedy = ELSEWHERE[name]
+            raise ConfigError(error.code, f"the handler {name!r} {why}", help=remedy) from error
 
     def template(self, name: str) -> Component[specs.PromptTemplate]:
         return self.templates.find(name, failed_plugins=self.failed)

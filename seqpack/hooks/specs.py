@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from seqpack.core.plan import PackPlan
-    from seqpack.core.types import Sample, Span, TextSample
+    from seqpack.core.types import Preference, Question, Sample, Span, TextSample
 
 SEQPACK_PLUGIN_API = 1
 """A plugin module may state the API it was written for; another number marks it as failed instead of half-working."""
@@ -48,6 +48,7 @@ class HandlerOptions:
     columns: Columns
     json_keys: tuple[str, ...] = ()
     dataset_dir: Path | None = None
+    additional_keys: tuple[str, ...] = ()
 
     def only(self, *names: str, handler: str) -> HandlerOptions:
         """These options themselves; ConfigError if one was given that is not among ``names``."""
@@ -62,10 +63,12 @@ class HandlerOptions:
 
 
 _FLAGS = {"columns": "--map-keys", "json_keys": "--json-keys", "dataset_dir": "--dataset-dir"}
+_FLAGS["additional_keys"] = "--dataset-additional-keys"
 
 
 class DatasetHandler(Protocol):
-    """Turns one record into samples: all ``Sample`` (conversations), or all ``TextSample`` (pretraining text).
+    """Turns one record into samples: all ``Sample`` (conversations), or all ``TextSample`` (pretraining text), or all
+    ``Preference`` or ``Question`` (see ``kind``).
 
     ``__init__`` takes ``columns``, the ``--map-keys`` mapping (empty if not given). A record that cannot be used raises
     ``RejectError(reason)``; it is counted and reported with its place. What a handler may have besides:
@@ -74,10 +77,11 @@ class DatasetHandler(Protocol):
       ``columns``; without it, the other flags of ``HandlerOptions`` are refused for this handler.
     - ``text_keys``, a tuple of names, not empty: it gives ``TextSample``, with a text for each. Each name becomes
       part of the name of a file pair.
+    - ``kind``, ``"pairwise"`` or ``"prompt"``: it gives ``Preference`` or ``Question``, which become sets of that kind.
     - ``datasets(names)``: ``--input`` holds names of its own, not files; see ``DatasetCatalogue``.
     """
 
-    def __call__(self, record: Mapping[str, Any]) -> Iterable[Sample | TextSample]: ...
+    def __call__(self, record: Mapping[str, Any]) -> Iterable[Sample | TextSample | Preference | Question]: ...
 
 
 @runtime_checkable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
@@ -43,10 +44,15 @@ class FileRecord:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return cls(path.stat().st_size, digest)
 
+    @classmethod
+    def of_input(cls, path: Path) -> FileRecord:
+        """With the time of its last change."""
+        return dataclasses.replace(cls.of(path), modified=path.stat().st_mtime_ns)
+
 
 @dataclass(frozen=True, slots=True)
 class TextRecord:
-    """One file pair of a pretraining set; ``empty`` of its ``documents`` have no tokens."""
+    """One file pair of a set that is not ``sft``; ``empty`` of its ``documents`` have no tokens."""
 
     documents: int
     empty: int
@@ -58,8 +64,8 @@ class Manifest:
     """The truth about a data set.
 
     ``seq_length``, ``strategy`` and ``mask`` are None if every row is one sample (not packed). ``recipe`` names what
-    the samples were made with: handler, template, options. A set of kind ``pretrain`` has a pair of files for each key
-    of ``texts``, and each of their rows is a document.
+    the samples were made with: handler, template, options. A set of another kind than ``sft`` has a pair of files
+    for each key of ``texts``, and each of their rows is a document, or what that column has for a row of the data.
     """
 
     packed: bool
@@ -75,7 +81,7 @@ class Manifest:
     inputs: dict[str, FileRecord]
     files: dict[str, FileRecord]
     seqpack_version: str
-    kind: Literal["sft", "pretrain"] = "sft"
+    kind: Literal["sft", "pretrain", "pairwise", "prompt"] = "sft"
     texts: dict[str, TextRecord] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 

@@ -25,6 +25,14 @@ from seqpack.io.manifest import FileRecord, Manifest
 COLUMNS = ("input_ids", "labels", "attention_mask")
 """One file pair each, as Megatron's and MindSpeed-LLM's loaders expect them."""
 
+KINDS = {
+    "sft": "samples",
+    "pretrain": "pretraining text",
+    "pairwise": "preference pairs",
+    "prompt": "prompts for reinforcement learning",
+}
+"""The kinds of sets, for messages."""
+
 
 @dataclass(frozen=True, slots=True)
 class DataSetPaths:
@@ -78,17 +86,23 @@ class DataSetPaths:
 
 
 @dataclass(frozen=True, slots=True)
-class PretrainPaths(DataSetPaths):
-    """Names of all files of the pretraining set ``prefix``: a pair for each of ``keys``, no labels, no piece index."""
+class ColumnPaths(DataSetPaths):
+    """Names of all files of a set that has a pair for each of ``keys``, and no piece index."""
 
     keys: tuple[str, ...] = ()
-    infix: ClassVar[str] = ""
 
     @property
     def files(self) -> list[Path]:
         bins = [bin_path(self.column(key)) for key in self.keys]
         idxs = [idx_path(self.column(key)) for key in self.keys]
         return [*bins, self.rejects, self.resolved, *idxs]
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainPaths(ColumnPaths):
+    """Names of all files of the pretraining set ``prefix``: a pair for each text."""
+
+    infix: ClassVar[str] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +240,14 @@ class PackedDataset:
                 f"{paths.prefix} holds pretraining text ({text}), not samples with labels",
                 help="Megatron's pretraining reads it; seqpack cannot train on it, pack or show it yet",
             )
-        return cls(paths, Manifest.read(paths.manifest))
+        manifest = Manifest.read(paths.manifest)
+        if manifest.kind != "sft":
+            raise FormatError(
+                "SP134",
+                f"{paths.prefix} holds {KINDS[manifest.kind]} ({paths.manifest}), not samples to pack",
+                help="seqpack makes such sets for other trainers; it cannot train on them, pack or show them",
+            )
+        return cls(paths, manifest)
 
     def __len__(self) -> int:
         return len(self._input_ids)

@@ -30,6 +30,7 @@ class Shard:
 
     ``start`` and ``end`` are bytes of a JSON Lines file and row groups of a Parquet file; ``end`` None is the end.
     ``digest`` is the SHA-256 of the file up to the end of a shard of JSON Lines, of the whole file in other kinds.
+    No more than ``num_rows`` rows count.
     """
 
     file: Path
@@ -39,6 +40,7 @@ class Shard:
     end: int | None = None
     index: int = 0
     digest: str = ""
+    num_rows: int | None = None
 
     @property
     def key(self) -> str:

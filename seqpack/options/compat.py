@@ -9,6 +9,8 @@ from typing import Literal
 from seqpack.core.errors import ConfigError
 from seqpack.options.field import flag_names, option
 
+_MODEL = "It is a matter of the model; ids are those of --tokenizer."
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CompatOptions:
@@ -26,21 +28,18 @@ class CompatOptions:
     )
 
     def __post_init__(self) -> None:
-        if self.compat == "mindspeed":
-            return
-        help = "leave it out, or add --compat mindspeed to get the same files as MindSpeed-LLM"
-        if self.n_subs is not None:
-            raise ConfigError(
-                "SP026",
-                "--n-subs is only for --compat mindspeed: packing apart costs packs, and does not make seqpack faster",
-                help=help,
-            )
-        if self.pad_to_multiple_of is not None:
+        if self.compat != "mindspeed" and (self.pad_to_multiple_of or 1) > 1:
             raise ConfigError(
                 "SP026",
                 "--pad-to-multiple-of is only for --compat mindspeed: its filler tokens are no text to train on",
-                help=help,
+                help="leave it out, or add --compat mindspeed to get the same files as MindSpeed-LLM",
             )
+
+    def notes(self) -> list[str]:
+        """A sentence for each flag that was given and has no effect."""
+        if self.compat == "mindspeed" or self.n_subs is None:
+            return []
+        return ["--n-subs has no effect: samples are packed together whatever --workers is, which takes fewer packs"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,13 +48,27 @@ class IgnoredOptions:
 
     log_interval: int | None = option(None, "Progress is shown by time.", hidden=True)
     tokenizer_type: str | None = option(None, "The files of --tokenizer say what it is.", hidden=True)
-    tokenizer_model: str | None = option(None, "The files of --tokenizer are enough.", hidden=True)
+    patch_tokenizer_type: str | None = option(None, "The files of --tokenizer say what it is.", hidden=True)
     tokenizer_not_use_fast: bool = option(
         False, "Only tokenizer.json is read, which is the fast kind.", hidden=True, negation=False
     )
+    vocab_file: str | None = option(None, "The vocabulary is in the tokenizer.json of --tokenizer.", hidden=True)
+    merge_file: str | None = option(None, "The merges are in the tokenizer.json of --tokenizer.", hidden=True)
+    vocab_size: int | None = option(None, "The vocabulary is that of --tokenizer.", hidden=True)
+    padded_vocab_size: int | None = option(None, _MODEL, hidden=True)
+    pad_vocab_size_to: int | None = option(None, _MODEL, hidden=True)
+    make_vocab_size_divisible_by: int | None = option(None, _MODEL, hidden=True)
+    extra_vocab_size: int | None = option(None, _MODEL, hidden=True)
     overwrite_cache: bool = option(False, "There is no cache to overwrite.", hidden=True, negation=False)
     cache_dir: str | None = option(None, "Nothing is cached.", hidden=True)
     dataset_impl: str | None = option(None, "Files are always memory-mapped IndexedDatasets.", hidden=True)
+    streaming: bool = option(False, "Files are always read as a stream.", hidden=True, negation=False)
+    partitions: int | None = option(None, "Files are cut into shards for --workers, and joined again.", hidden=True)
+    lang: str | None = option(None, "It chooses how sentences are split, which is not done.", hidden=True)
+    keep_newlines: bool = option(
+        False, "Sentences are not split, so all line breaks are kept.", hidden=True, negation=False
+    )
+    debug: bool = option(False, "-v prints more.", hidden=True, negation=False)
 
     def notes(self) -> list[str]:
         """One sentence for each of these flags that was given."""
@@ -64,3 +77,65 @@ class IgnoredOptions:
             for field in dataclasses.fields(self)
             if getattr(self, field.name) not in (None, False)
         ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefusedOptions:
+    """Known, but not supported"""
+
+    split_sentences: bool = option(
+        False, "documents stay whole | split the text before, one sentence a row", hidden=True, negation=False
+    )
+    hf_datasets_params: str | None = option(
+        None,
+        "data sets are not loaded with arguments of their own | name the files, or the data set as org/name, "
+        "with --input",
+        hidden=True,
+    )
+    script_data_dir: str | None = option(
+        None,
+        "scripts of data sets are not run | save the data set as .parquet or .jsonl and give these files",
+        hidden=True,
+    )
+    interleave_probs: str | None = option(
+        None, "data sets are joined one after the other, and packs are shuffled by --seed | leave it out", hidden=True
+    )
+    mix_strategy: Literal["concat", "interleave_under", "interleave_over"] = option(
+        "concat",
+        "data sets are joined one after the other (concat), and packs are shuffled by --seed | leave it out, or make "
+        "a set of each and mix them in training",
+        hidden=True,
+    )
+    merge_group_keys: list[str] = option(
+        [],
+        "file pairs are not joined by their names | name all raw files with --input, which makes one set",
+        hidden=True,
+    )
+    reasoning_effort: str | None = option(
+        None, "the text it adds is not in the template | put that text into the system message", hidden=True
+    )
+    drop_thinking: Literal["true", "false"] = option(
+        "true", "thoughts of earlier replies are left out, as DeepSeek-V4 does | leave it out", hidden=True
+    )
+    data_obfuscation: bool = option(False, "ids are not obfuscated | leave it out", hidden=True, negation=False)
+    obf_seed_content: str | None = option(None, "ids are not obfuscated | leave it out", hidden=True)
+    max_documents: int | None = option(None, "it is called --max-samples here | use that", hidden=True)
+    find_optimal_num_workers: bool = option(
+        False,
+        "the number of processes does not change the data | choose --workers, all cores by default",
+        hidden=True,
+        negation=False,
+    )
+    placeholder_token: str | None = option(
+        None, "process reward data are not made | leave it out for other data", hidden=True
+    )
+    reward_tokens: list[str] = option([], "process reward data are not made | leave it out for other data", hidden=True)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            default = [] if field.default is dataclasses.MISSING else field.default
+            if (value := getattr(self, field.name)) != default:
+                why, _, remedy = field.metadata["help"].partition(" | ")
+                flag = flag_names(field)[0]
+                shown = f"{flag} {value}" if isinstance(value, str) else flag
+                raise ConfigError("SP029", f"{shown} is not supported: {why}", help=remedy)

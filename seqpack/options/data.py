@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from seqpack.core.errors import ConfigError
 from seqpack.core.mask import MaskMode
@@ -39,6 +39,13 @@ class InputOptions:
         None, "Folder of LLaMA-Factory's dataset_info.json; --input then holds names of data sets.", metavar="DIR"
     )
 
+    max_samples: int | None = option(
+        None, "Read only the first rows of the data (of each data set of --dataset-dir), in one process.", min=1
+    )
+    dataset_additional_keys: list[str] = option(
+        [], "Columns for R1 handlers to tokenize besides the prompt; labels is the answer.", metavar="COLUMN"
+    )
+
     def columns(self) -> dict[str, Any]:
         """``--map-keys`` as a mapping; empty if not given. ConfigError if it is not a JSON object of names.
 
@@ -69,10 +76,13 @@ class TextOptions:
     """Template and tokenizer"""
 
     tokenizer: Path = option(
-        help="Directory with tokenizer.json.",
+        None,
+        "Directory with tokenizer.json.",
         flags=("--tokenizer", "--tokenizer-name-or-path"),
         metavar="DIR",
     )
+    tokenizer_model: Path | None = option(None, "A file of the tokenizer; its folder is --tokenizer.", hidden=True)
+    load: Path | None = option(None, "The folder of a model; it is --tokenizer.", hidden=True)
     prompt_type: str = option(
         "qwen",
         "Prompt template; seqpack plugins lists them. chat-template is the tokenizer's own.",
@@ -98,6 +108,24 @@ class TextOptions:
     allow_special_tokens: bool = option(
         False, "Let texts of the data that look like control tokens become control tokens."
     )
+
+    def __post_init__(self) -> None:
+        if cast("Path | None", self.tokenizer) is None:
+            instead = self.load or (self.tokenizer_model and self.tokenizer_model.parent)
+            if instead is None:
+                raise ConfigError("SP001", "--tokenizer is missing", help="give the directory with tokenizer.json")
+            object.__setattr__(self, "tokenizer", instead)
+
+    def notes(self) -> list[str]:
+        """A sentence for each flag of other systems that was given."""
+        given = (("--tokenizer-model", self.tokenizer_model), ("--load", self.load))
+        return [
+            f"{flag} stands for --tokenizer {self.tokenizer}"
+            if self.tokenizer in (path, path.parent)
+            else f"{flag} has no effect: the tokenizer is that of --tokenizer {self.tokenizer}"
+            for flag, path in given
+            if path is not None
+        ]
 
     @property
     def thinking(self) -> bool | None:
@@ -144,12 +172,15 @@ class LengthOptions:
     )
 
 
+DEFAULT_STRATEGY = "best-fit"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StrategyOptions:
     """Packing"""
 
     neat_pack: bool = option(False, "Keep the samples of a pack from seeing each other (block-causal mask).")
-    strategy: str = option("best-fit", "Which samples share a pack; seqpack plugins lists them.")
+    strategy: str = option(DEFAULT_STRATEGY, "Which samples share a pack; seqpack plugins lists them.")
     seed: int = option(1234, "Seed of everything random.", min=0)
 
     @property
@@ -162,6 +193,31 @@ class PackOptions(StrategyOptions):
     """Packing"""
 
     pack: bool = option(False, "Put several samples into each sequence of --seq-length tokens; --neat-pack implies it.")
+    sequence_packing: bool = option(
+        False, "Pai-Megatron-Patch's packs: --neat-pack --strategy greedy.", hidden=True, negation=False
+    )
+    keep_sequential_samples: bool = option(
+        False, "Pai-Megatron-Patch's order of samples: --strategy greedy.", hidden=True, negation=False
+    )
+
+    def __post_init__(self) -> None:
+        if self.sequence_packing:
+            object.__setattr__(self, "neat_pack", True)
+        if (self.sequence_packing or self.keep_sequential_samples) and self.strategy == DEFAULT_STRATEGY:
+            object.__setattr__(self, "strategy", "greedy")
+        if self.keep_sequential_samples and not self.packs:
+            object.__setattr__(self, "strategy", DEFAULT_STRATEGY)
+
+    def notes(self) -> list[str]:
+        """A sentence for each flag of other systems that was given."""
+        notes = []
+        if self.sequence_packing:
+            notes.append(f"--sequence-packing stands for --neat-pack --strategy {self.strategy}")
+        if self.keep_sequential_samples and self.packs:
+            notes.append(f"--keep-sequential-samples stands for --strategy {self.strategy}")
+        elif self.keep_sequential_samples:
+            notes.append("--keep-sequential-samples has no effect: samples that are not packed keep their order")
+        return notes
 
     @property
     def packs(self) -> bool:
@@ -182,6 +238,13 @@ class WriteOptions:
     emit: Literal["megatron", "pai"] = option(
         "megatron", "pai: also write PREFIX_text_document as Pai-Megatron-Patch lays out packs."
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DryRunOptions:
+    """Result"""
+
+    dry_run: bool = option(False, "Check everything and say what would be done; write nothing.", negation=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -206,7 +269,7 @@ class WorkOptions:
         which = self.shard_index is not None or count == 1 or _share_of_environment() is not None
         if index >= count or not which:
             raise ConfigError(
-                "SP029",
+                "SP030",
                 f"--shard-index {index} is not below --num-shards {count}" if which else "--shard-index is missing",
                 help="give both flags, counting from 0, or run under srun or torchrun, which say both",
             )

@@ -37,8 +37,8 @@ CHARACTERS_PER_BATCH = 1 << 20
 """Encoding takes some 150 bytes of memory for each of them."""
 
 ROWS = "rows"
-ROW = np.dtype([("line", "<i8"), ("digest", "<u8"), ("file", "<i4")])
-"""Of each record: its line, 64 bits of a digest of all its ids, number of its file."""
+ROW = np.dtype([("line", "<i8"), ("digest", "<u8"), ("place", "<i8"), ("file", "<i4")])
+"""Of each record: its line, 64 bits of a digest of all its ids, its number among all rows, that of its file."""
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ class DocumentSource:
         """Tokenize a shard and write its part; returns the number of records in it."""
         source = replace(self, ledger=Ledger())
         keys = range(len(self.input.text_keys))
-        count = 0
+        count = num_rows = 0
         with PartWriter(store.prefix(shard), shard, [ROWS, *map(_ids, keys), *map(_lengths, keys)]) as writer:
             for batch in _batches(self.input.rows(self._texts, [shard])):
                 found = source._usable(batch, lambda loss: writer.lost(loss.to_json()))
@@ -84,10 +84,11 @@ class DocumentSource:
                 for key, (ids, lengths) in zip(keys, columns, strict=True):
                     writer.add(_ids(key), ids)
                     writer.add(_lengths(key), lengths)
-                writer.add(ROWS, _rows(found, columns))
+                writer.add(ROWS, _rows(batch, num_rows, columns))
+                num_rows += len(batch)
                 count += len(found)
                 advance(len(found))
-            writer.finish(source.ledger, {})
+            writer.finish(source.ledger, {"rows": num_rows})
         return count
 
     def _usable(
@@ -141,10 +142,14 @@ def _batches(rows: Iterator[tuple[int, Record, Any]]) -> Iterator[list[tuple[int
 
 
 def _rows(
-    found: Sequence[tuple[int, Record, tuple[str, ...]]],
+    batch: Sequence[tuple[int, Record, Any]],
+    first_place: int,
     columns: Sequence[tuple[NDArray[np.int32], NDArray[np.int32]]],
 ) -> NDArray[np.void]:
+    places = [place for place, (_, _, texts) in enumerate(batch, first_place) if not isinstance(texts, str)]
+    found = [batch[place - first_place] for place in places]
     rows = np.zeros(len(found), ROW)
+    rows["place"] = places
     rows["file"], rows["line"] = [number for number, _, _ in found], [record.line for _, record, _ in found]
     digests = [hashlib.sha1(usedforsecurity=False) for _ in found]
     for ids, lengths in columns:
@@ -166,25 +171,33 @@ def _lengths(key: int) -> str:
 
 @dataclass(slots=True)
 class DocumentParts:
-    """All parts of a set in the order of the data; ``lengths`` of the documents, int32 ``[records, columns]``."""
+    """All parts of a set in the order of the data; ``lengths`` of the documents, int32 ``[records, columns]``.
+
+    ``num_rows`` counts all rows of the data, also those that gave no record.
+    """
 
     parts: Sequence[Part]
     sources: tuple[str, ...]
     ledger: Ledger
     rows: NDArray[np.void]
+    num_rows: int
     lengths: NDArray[np.int32]
 
     @classmethod
     def join(cls, parts: Sequence[Part], sources: tuple[str, ...], num_keys: int) -> DocumentParts:
         ledger = Ledger()
+        tables, num_rows = [np.zeros(0, ROW)], 0
         for part in parts:
             ledger.add(part.ledger)
-        rows = np.concatenate([np.zeros(0, ROW), *(part.array(ROWS, ROW) for part in parts)])
+            tables.append(np.array(part.array(ROWS, ROW)))
+            tables[-1]["place"] += num_rows
+            num_rows += part.counts["rows"]
+        rows = np.concatenate(tables)
         columns = [
             np.concatenate([np.zeros(0, np.int32), *(part.array(_lengths(key), "<i4") for part in parts)])
             for key in range(num_keys)
         ]
-        return cls(parts, sources, ledger, rows, np.stack(columns, axis=1))
+        return cls(parts, sources, ledger, rows, num_rows, np.stack(columns, axis=1))
 
     def num_duplicates(self) -> int:
         """Records whose documents are those of an earlier one."""
@@ -192,7 +205,9 @@ class DocumentParts:
 
     def choose(self, rules: DocumentRules | None, *, dedup: bool, rejects: Path) -> NDArray[np.bool_]:
         """Which documents are written, as ``lengths``; the ledger counts them all, losses are written down."""
-        is_kept = np.ones(self.lengths.shape, np.bool_) if rules is None else rules.is_kept(self.lengths)
+        is_kept = np.ones(self.lengths.shape, np.bool_)
+        if rules is not None:
+            is_kept = rules.is_kept(self.lengths, self.rows["place"], self.num_rows)
         is_duplicate = np.zeros(len(self.rows), np.bool_)
         with rejects.open("wb") as file:
 

@@ -8,13 +8,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from seqpack.core.errors import DataError, RejectError, SeqpackError
+from seqpack.core.errors import ConfigError, DataError, RejectError, SeqpackError, UncoveredError
 from seqpack.core.progress import Say
 from seqpack.handlers.detect import DETECTED, Match, check_parts, detect
+from seqpack.hooks.component import Component
 from seqpack.hooks.host import plugin_host
 from seqpack.hooks.specs import DatasetCatalogue, DatasetHandler, HandlerOptions, make_handler
 from seqpack.io.readers import Record, read_records, resolve_inputs
-from seqpack.io.shards import Shard, read_shard, whole_files
+from seqpack.io.shards import Shard, cut, read_shard
 from seqpack.options.data import InputOptions
 
 AUTO = "auto"
@@ -28,7 +29,9 @@ T = TypeVar("T")
 class ResolvedInput:
     """The files and, for each, the handler of its rows; ``handler`` is the component's name.
 
-    ``text_keys`` is empty for conversations; else the rows are pretraining text, a document for each key.
+    ``text_keys`` is empty for conversations; else the rows are pretraining text, a document for each key. ``kind`` is
+    that of the set they make. ``sets`` numbers the data set of each file; no more than ``max_rows`` rows of each are
+    read.
     """
 
     files: list[Path]
@@ -36,6 +39,9 @@ class ResolvedInput:
     handler: str
     text_keys: tuple[str, ...]
     recipe: dict[str, Any]
+    kind: str = "sft"
+    sets: tuple[int, ...] = ()
+    max_rows: int | None = None
 
     def rows(
         self, use: Callable[[Sequence[Any]], list[T]], shards: Iterable[Shard] | None = None
@@ -46,10 +52,10 @@ class ResolvedInput:
         handler may: the row then comes with the reason, once. Raises DataError for a file that cannot be read, a file
         whose first row lacks the columns its handler needs, and a handler that fails.
         """
-        for shard in whole_files(self.files) if shards is None else shards:
+        for shard in self.shards() if shards is None else shards:
             number, handler = shard.number, self.handlers[shard.number]
             is_first = shard.first_line == 1
-            for record in read_shard(shard):
+            for record in islice(read_shard(shard), shard.num_rows):
                 try:
                     if not isinstance(record.value, dict):
                         raise RejectError(f"a JSON {type(record.value).__name__}, not an object")
@@ -60,6 +66,18 @@ class ResolvedInput:
                     for item in items:
                         yield number, record, item
                 is_first = False
+
+    def shards(self) -> Iterator[Shard]:
+        """All parts of the data; under ``max_rows`` the last ones of a data set are cut short, or left out."""
+        num_left: dict[int, int] = {}
+        for shard in cut(self.files):
+            if self.max_rows is None:
+                yield shard
+                continue
+            left = num_left.setdefault(self.sets[shard.number], self.max_rows)
+            num_rows = sum(1 for _ in islice(read_shard(shard), left))
+            num_left[self.sets[shard.number]] = left - num_rows
+            yield replace(shard, num_rows=num_rows)
 
     def read_by(self, handler: DatasetHandler) -> ResolvedInput:
         """The same files, all read by another handler."""
@@ -73,6 +91,12 @@ class ResolvedInput:
             return error.reason
         if isinstance(error, SeqpackError):
             raise error
+        if isinstance(error, UncoveredError):
+            raise DataError(
+                "SP136",
+                f"{record.key}: {error}: --compat mindspeed has no rule, or MindSpeed-LLM stops there itself",
+                help="mend or remove that row, or leave --compat out",
+            ) from error
         if isinstance(error, RecursionError):  # JSON inside a text; that of a row its reader refuses
             return "nested too deeply"
         raise DataError(
@@ -87,24 +111,62 @@ def resolve_input(input: InputOptions, *, say: Say) -> ResolvedInput:
 
     Raises ConfigError for names and options that do not fit, DataError for files that are not there or not of one kind.
     """
-    options = HandlerOptions(columns=input.columns(), json_keys=tuple(input.json_keys), dataset_dir=input.dataset_dir)
+    options = handler_options(input)
     files = resolve_inputs(input.input) if input.handler == AUTO else []
     name = choose_handler(files, options, say=say) if input.handler == AUTO else input.handler
-    component = plugin_host().handler(name)
-    handler = make_handler(component, options)
+    component, handler = open_handler(name, options)
     recipe: dict[str, Any] = {"handler": component.name, "map_keys": dict(options.columns)}
     if isinstance(handler, DatasetCatalogue):
         names = [str(path) for path in input.input]
-        pairs = [(file, rows) for path, rows in handler.datasets(names) for file in resolve_inputs([path])]
-        files, handlers = [file for file, _ in pairs], [rows for _, rows in pairs]
+        sets = handler.datasets(names)
+        pairs = [(file, rows, number) for number, (path, rows) in enumerate(sets) for file in resolve_inputs([path])]
+        files, handlers = [file for file, _, _ in pairs], [rows for _, rows, _ in pairs]
+        numbers = tuple(number for _, _, number in pairs)
         recipe |= {"datasets": names}
     else:
         files = files or resolve_inputs(input.input)
-        handlers = [handler] * len(files)
+        handlers, numbers = [handler] * len(files), (0,) * len(files)
     text_keys = tuple(getattr(handler, "text_keys", ()))
     if text_keys:
         recipe |= {"json_keys": list(text_keys)}
-    return ResolvedInput(files, handlers, component.name, text_keys, recipe)
+    if options.additional_keys:
+        recipe |= {"dataset_additional_keys": list(options.additional_keys)}
+    if input.max_samples is not None:
+        recipe |= {"max_samples": input.max_samples}
+    kind = _kind(handlers, component.name)
+    return ResolvedInput(files, handlers, component.name, text_keys, recipe, kind, numbers, input.max_samples)
+
+
+def handler_options(input: InputOptions) -> HandlerOptions:
+    """What the command line says to a handler."""
+    return HandlerOptions(
+        columns=input.columns(),
+        json_keys=tuple(input.json_keys),
+        dataset_dir=input.dataset_dir,
+        additional_keys=tuple(input.dataset_additional_keys),
+    )
+
+
+def open_handler(name: str, options: HandlerOptions) -> tuple[Component[DatasetHandler], DatasetHandler]:
+    """The handler of that name, and its component. ConfigError for an unknown name or options it does not take."""
+    component = plugin_host().handler(name)
+    return component, make_handler(component, options)
+
+
+def kind_of(handler: DatasetHandler) -> str:
+    """The kind of set that a handler's samples make."""
+    return str(getattr(handler, "kind", "pretrain" if getattr(handler, "text_keys", ()) else "sft"))
+
+
+def _kind(handlers: Sequence[DatasetHandler], name: str) -> str:
+    kinds = sorted({kind_of(handler) for handler in handlers})
+    if len(kinds) > 1:
+        raise ConfigError(
+            "SP022",
+            f"handler {name!r}: the data sets are of several kinds: {', '.join(kinds)}",
+            help="make a set of each kind on its own",
+        )
+    return kinds[0] if kinds else "sft"
 
 
 def choose_handler(files: Sequence[Path], options: HandlerOptions, *, say: Say) -> str:
@@ -146,8 +208,6 @@ def _detect(records: Sequence[Record], options: HandlerOptions) -> Match:
     columns = list(dict.fromkeys(str(column) for row in rows for column in row))
     found = " and ".join(f"{DETECTED[match.handler]} ({match.why})" for match in matches)
     why = f"several handlers fit: {found}" if matches else "no handler fits"
-    if {"chosen", "rejected"} <= {*columns}:
-        why += " (preference data cannot be read yet)"
     raise DataError(
         "SP131",
         f"{key}: {why}; the columns are: {', '.join(columns)}",

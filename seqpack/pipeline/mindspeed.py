@@ -10,10 +10,12 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seqpack.core.errors import ConfigError
 from seqpack.core.plan import PackPlan
 from seqpack.core.types import IGNORE_INDEX, Span, TokenizedSample, running_sum
 
@@ -28,10 +30,6 @@ class TurnRule(Enum):
     """The base class of their templates."""
     SHORT_SIDE_FIRST = "short side first"
     """Their LFDefaultTemplate and ReasoningTemplate: a side that needs less than half is kept whole."""
-
-
-SHORT_SIDE_TEMPLATES = frozenset({"qwen_lf", "qwen3", "glm4_moe", "gpt_oss", "magistral"})
-"""Templates of those two classes, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,11 @@ class Rules:
         return FittedSample(tokens, original, is_kept)
 
 
+CUT = "cut as MindSpeed-LLM cuts"
 TOO_LONG = "as long as --seq-length, which MindSpeed-LLM drops"
+MOST_SUBSETS = 1_000
+"""Its subsets are joined in the order of their names, which have three digits."""
+
 ROWS_PER_MARK = 50
 """So many rows at a time are marked for dropping in pretraining text."""
 
@@ -98,6 +100,7 @@ class DocumentRules:
     end_token_id: int | None
     filler_id: int
     multiple_of: int = 1
+    n_subs: int = 1
 
     def finish(self, ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Documents back to back with what is put behind each, the end token even if that is how it ends already."""
@@ -113,25 +116,31 @@ class DocumentRules:
             finished[moved[1:] - 1] = end[0]
         return finished, moved
 
-    def is_kept(self, lengths: NDArray[np.int32]) -> NDArray[np.bool_]:
+    def is_kept(self, lengths: NDArray[np.int32], places: NDArray[np.int64], num_rows: int) -> NDArray[np.bool_]:
         """Which documents are written, ``[rows, columns]`` as their ``lengths``; an empty one never is.
 
-        They mark ``ROWS_PER_MARK`` rows at a time, and what is marked is the place among the documents of a column that
+        ``places`` are the numbers of these rows among all ``num_rows``, unusable ones too. They mark ``ROWS_PER_MARK``
+        rows of a subset of ``--n-subs`` at a time, and what is marked is the place among the documents of a column that
         are not empty. So with several columns, one of which has an empty text, a document may be dropped for the
         length of another row's.
         """
-        kept = lengths > 0
+        kept, marks = lengths > 0, self._marks(num_rows)
         if self.seq_length is None:
             return kept
-        for first in range(0, len(lengths), ROWS_PER_MARK):
-            rows = lengths[first : first + ROWS_PER_MARK]
-            places = [np.flatnonzero(column) for column in rows.T]  # rows with a document, for each column
+        for first, last in pairwise(np.searchsorted(places, marks).tolist()):
+            rows = lengths[first:last]
+            there = [np.flatnonzero(column) for column in rows.T]  # rows with a document, for each column
             marked = np.zeros(len(rows), np.bool_)
-            for column, place in zip(rows.T, places, strict=True):
+            for column, place in zip(rows.T, there, strict=True):
                 marked[: len(place)] |= column[place] >= self.seq_length
-            for number, place in enumerate(places):
+            for number, place in enumerate(there):
                 kept[first + place, number] = ~marked[: len(place)]
         return kept
+
+    def _marks(self, num_rows: int) -> list[int]:
+        """The borders of rows that are marked together."""
+        starts = running_sum(np.array(subset_sizes(num_rows, self.n_subs) if num_rows else [], np.int64)).tolist()
+        return [*(mark for start, end in pairwise(starts) for mark in range(start, end, ROWS_PER_MARK)), num_rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +226,15 @@ def knapsack_plan(lengths: NDArray[np.integer], *, seq_length: int, subsets: Seq
 def subset_sizes(num_rows: int, n_subs: int) -> list[int]:
     """Rows of each ``--n-subs`` subset: ``num_rows // n_subs``, and one more subset for what is left over."""
     size = num_rows // n_subs
+    if not size:
+        raise ConfigError(
+            "SP026", f"--n-subs {n_subs}: there are only {num_rows:,} rows", help="MindSpeed-LLM stops there too"
+        )
     sizes = [size] * (num_rows // size)
+    if len(sizes) >= MOST_SUBSETS:
+        raise ConfigError(
+            "SP026", f"--n-subs {n_subs} gives more than {MOST_SUBSETS:,} subsets", help="MindSpeed-LLM mixes them up"
+        )
     return [*sizes, num_rows % size] if num_rows % size else sizes
 
 

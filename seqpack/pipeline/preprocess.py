@@ -25,13 +25,15 @@ from seqpack.options.data import (
     WriteOptions,
 )
 from seqpack.packing.planning import make_plan
-from seqpack.pipeline.compat import use_mindspeed_rules
+from seqpack.pipeline.columns import ColumnMaker, PairMaker, PromptMaker, write_columns
+from seqpack.pipeline.compat import mindspeed_maker, open_mindspeed_source
 from seqpack.pipeline.distribute import Advance
 from seqpack.pipeline.emit import emit
 from seqpack.pipeline.existing import unchanged_set
 from seqpack.pipeline.inputs import ResolvedInput, resolve_input
 from seqpack.pipeline.materialize import write_packs
-from seqpack.pipeline.mindspeed import document_index
+from seqpack.pipeline.mindspeed import document_index, subset_sizes
+from seqpack.pipeline.mindspeed_input import mindspeed_input
 from seqpack.pipeline.output import DataSetResult, PartsResult, Result, publish_set, tokenizer_record
 from seqpack.pipeline.parts import open_parts, saved_run
 from seqpack.pipeline.pretrain import preprocess_documents
@@ -40,6 +42,7 @@ from seqpack.pipeline.sample_parts import SampleParts, make_sample_part
 from seqpack.pipeline.samples import SampleSource, check_length, check_loss
 from seqpack.pipeline.table import TokenSource
 from seqpack.pipeline.work import make_parts
+from seqpack.text.labels import Finding
 
 DEFAULT_WORK = WorkOptions()
 NO_COMPAT = CompatOptions()
@@ -81,33 +84,49 @@ def carry_out(run: Run) -> Result:
     """See ``preprocess``."""
     check_length(run.length, packs=run.pack.packs)
     strategy = plugin_host().strategy(run.pack.strategy)
-    _refuse_idle_flags(run.length, run.pack, run.compat)
+    refuse_idle_flags(run.length, run.pack, run.compat)
     found = resolve_input(run.input, say=run.say)
     if run.compat.compat == "mindspeed":
         # MindSpeed-LLM drops without a limit; whoever asks for its bytes gets them, and a ledger that says so
         run = dataclasses.replace(run, length=dataclasses.replace(run.length, max_drop=1.0))
+        found = mindspeed_input(found, run.input)
     if found.text_keys:
         return preprocess_documents(found, run)
+    if found.kind != "sft":
+        return _preprocess_others(found, run)
     return _preprocess_samples(found, strategy, run)
+
+
+def _open(found: ResolvedInput, run: Run) -> SampleSource:
+    if run.compat.compat == "mindspeed":
+        return open_mindspeed_source(found, run.text, run.length, run.pack, run.compat)
+    return SampleSource.open(found, run.text)
+
+
+def _preprocess_others(found: ResolvedInput, run: Run) -> Result:
+    """Preference pairs or prompts."""
+    source = _open(found, run)
+    maker: ColumnMaker = PairMaker(source) if found.kind == "pairwise" else PromptMaker(source)
+    if source.mindspeed is not None:
+        maker = mindspeed_maker(source)
+    return write_columns(source, maker, run)
 
 
 def _preprocess_samples(found: ResolvedInput, strategy: Component[PackingStrategy], run: Run) -> Result:
     paths = DataSetPaths(run.write.output_prefix)
-    source = SampleSource.open(found, run.text)
-    if run.compat.compat == "mindspeed":
-        use_mindspeed_rules(source, run.length, run.pack, run.compat)
+    source = _open(found, run)
     recipe = source.recipe | run.recipe()
     tokenizer = tokenizer_record(source.tokenizer, source.eos_token_id, source.pad_token_id)
     if same := unchanged_set(paths, run, recipe, tokenizer, found.files):
         return DataSetResult(paths, same, sources=tuple(found.files), is_unchanged=True)
     engine = source.choose_engine(run.text.tokenizer_engine)
-    told = (engine, tuple(found.files), source.note, tuple(source.findings()))
+    told = (engine, tuple(found.files), source.note, _findings(source))
     with open_parts(paths.prefix, run.part_settings(recipe, tokenizer), run) as store:
 
         def make_part(shard: Shard, advance: Advance) -> int:
             return make_sample_part(source.uncounted(), shard, run.length, store, advance)
 
-        made = make_parts(store, found.files, make_part, run=run, tokenizer=source.tokenizer)
+        made = make_parts(store, found.files, found.shards(), make_part, run=run, tokenizer=source.tokenizer)
         if run.leaves_parts:
             return PartsResult(paths.prefix, store.folder, run.work.share, store.num_finished(), *told)
         source.forget_engine()
@@ -136,6 +155,11 @@ def _preprocess_samples(found: ResolvedInput, strategy: Component[PackingStrateg
     return DataSetResult(paths, manifest, *told, duplicates=duplicates)
 
 
+def _findings(source: SampleSource) -> tuple[Finding, ...]:
+    """What is wrong with the labels; those of MindSpeed-LLM are what was asked for."""
+    return () if source.mindspeed is not None else tuple(source.findings())
+
+
 def _accept(samples: SampleParts, source: SampleSource, run: Run, aside: DataSetPaths) -> tuple[SampleParts, int]:
     """The samples the set is made of, and the number of duplicates left in; raises if too little is left."""
     check_loss(samples.ledger, source.files, run.length)
@@ -156,7 +180,10 @@ def _write_set(
 ) -> tuple[int, list[str]]:
     """Packs, or one sample per row; returns the number of rows, and names of files beyond our own."""
     if not run.pack.packs:
-        documents = None if source.mindspeed is None else document_index(samples.is_kept)
+        documents = None
+        if source.mindspeed is not None:
+            subset_sizes(len(samples.is_kept), source.mindspeed.n_subs)  # ConfigError if there are too many
+            documents = document_index(samples.is_kept)
         return samples.write_rows(aside, documents), []
     tokens = samples.tokens()
     plan = _plan(samples, source, strategy, tokens, run)
@@ -179,7 +206,7 @@ def _plan(
     return make_plan(strategy, tokens.lengths, seq_length=run.length.seq_length, seed=run.pack.seed)
 
 
-def _refuse_idle_flags(length: LengthOptions, pack: PackOptions, compat: CompatOptions) -> None:
+def refuse_idle_flags(length: LengthOptions, pack: PackOptions, compat: CompatOptions) -> None:
     """ConfigError for a flag that has no place in this run."""
     if not pack.packs:
         refuse_idle(pack, ("strategy",), because="nothing is packed", help="add --pack or --neat-pack")

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from seqpack import __version__
-from seqpack.core.errors import ConfigError
 from seqpack.io.manifest import Manifest
 from seqpack.io.packed import PretrainPaths, file_records
 from seqpack.io.shards import Shard
@@ -15,21 +14,12 @@ from seqpack.pipeline.distribute import Advance
 from seqpack.pipeline.documents import DocumentParts, DocumentSource
 from seqpack.pipeline.existing import unchanged_set
 from seqpack.pipeline.inputs import ResolvedInput
+from seqpack.pipeline.kinds import check_kind
 from seqpack.pipeline.output import DataSetResult, PartsResult, Result, publish_set, tokenizer_record
 from seqpack.pipeline.parts import open_parts
 from seqpack.pipeline.run import Run
 from seqpack.pipeline.samples import check_loss
 from seqpack.pipeline.work import make_parts
-
-SAMPLE_FLAGS = (
-    "prompt_type",
-    "prompt_type_path",
-    "enable_thinking",
-    "train_on",
-    "train_on_prompt",
-    "mask_history",
-    "allow_special_tokens",
-)
 
 
 def preprocess_documents(input: ResolvedInput, run: Run) -> Result:
@@ -37,7 +27,13 @@ def preprocess_documents(input: ResolvedInput, run: Run) -> Result:
 
     Documents stay whole whatever their length, since Megatron's pretraining cuts their stream into sequences.
     """
-    _refuse_sample_flags(input, run)
+    check_kind("pretrain", input.handler, run.text, run.pack)
+    refuse_idle(
+        run.length,
+        ("on_overlong", "split_sft"),
+        because="documents of pretraining text are never too long, Megatron's pretraining cuts their stream",
+        help="leave it out, or choose the --handler of a conversation",
+    )
     paths = PretrainPaths(run.write.output_prefix, input.text_keys)
     source = DocumentSource.open(input, run.text, run.length, run.compat)
     tokenizer = tokenizer_record(source.tokenizer, source.tokenizer.eos_token_id, source.tokenizer.pad_token_id)
@@ -50,7 +46,7 @@ def preprocess_documents(input: ResolvedInput, run: Run) -> Result:
         def make_part(shard: Shard, advance: Advance) -> int:
             return source.make_part(shard, store, advance)
 
-        made = make_parts(store, input.files, make_part, run=run, tokenizer=source.tokenizer)
+        made = make_parts(store, input.files, input.shards(), make_part, run=run, tokenizer=source.tokenizer)
         if run.leaves_parts:
             share, count = run.work.share, store.num_finished()
             return PartsResult(paths.prefix, store.folder, share, count, engine, tuple(input.files))
@@ -83,27 +79,6 @@ def preprocess_documents(input: ResolvedInput, run: Run) -> Result:
     for note in _notes(manifest, run):
         run.say(note)
     return DataSetResult(paths, manifest, engine, tuple(input.files), duplicates=duplicates)
-
-
-def _refuse_sample_flags(input: ResolvedInput, run: Run) -> None:
-    if run.pack.packs:
-        raise ConfigError(
-            "SP133",
-            f"handler {input.handler!r} gives pretraining text, which cannot be packed yet",
-            help="leave out --pack and --neat-pack; Megatron's pretraining fills its sequences by itself",
-        )
-    refuse_idle(
-        run.text,
-        SAMPLE_FLAGS,
-        because=f"handler {input.handler!r} gives pretraining text, which has no template and is trained on as a whole",
-        help="leave it out, or choose the --handler of a conversation",
-    )
-    refuse_idle(
-        run.length,
-        ("on_overlong", "split_sft"),
-        because="documents of pretraining text are never too long, Megatron's pretraining cuts their stream",
-        help="leave it out, or choose the --handler of a conversation",
-    )
 
 
 def _notes(manifest: Manifest, run: Run) -> Iterator[str]:

@@ -21,7 +21,7 @@ from seqpack.options.check import refuse_idle
 from seqpack.options.data import LengthOptions, TextOptions
 from seqpack.pipeline.inputs import ResolvedInput
 from seqpack.pipeline.loss import Loss
-from seqpack.pipeline.mindspeed import TOO_LONG, Rules
+from seqpack.pipeline.mindspeed import CUT, TOO_LONG, Rules
 from seqpack.pipeline.overlong import Fitter
 from seqpack.pipeline.oversize import SAMPLE_CHARACTERS, check_size, is_small
 from seqpack.text.catalog import open_template
@@ -143,7 +143,7 @@ class SampleSource:
         if self.mindspeed is None or self.tokenizer.has_pad_token:
             return self.tokenizer.pad_token_id
         # they set it after the template has replaced the end token
-        return self.eos_token_id or self.tokenizer.pad_token_id
+        return self.tokenizer.pad_token_id if self.eos_token_id is None else self.eos_token_id
 
     def choose_engine(self, wanted: EngineName) -> Choice:
         """Decide who encodes; ``tokenize`` uses ``tokenizers`` unless this was called. DeviceError if not installed."""
@@ -238,7 +238,7 @@ class SampleSource:
                 continue
             self.ledger.keep(len(cut), cut.num_trained, original=original)
             if len(cut) < original:
-                lost(Loss(record.key, "truncated", "cut as MindSpeed-LLM cuts", original - len(cut)))
+                lost(Loss(record.key, "truncated", CUT, original - len(cut)))
             kept.append((cut, file, record.line, original))
         files, lines, lengths = np.array([row[1:] for row in kept], np.int64).reshape(-1, 3).T
         tokens = join_samples([row[0] for row in kept])

@@ -14,7 +14,8 @@ from seqpack.core.errors import ConfigError
 from seqpack.core.ledger import Ledger
 from seqpack.core.progress import Progress, Say, no_progress, say_nothing
 from seqpack.hooks.host import plugin_host
-from seqpack.io.shards import Shard, cut
+from seqpack.io.packed import KINDS
+from seqpack.io.shards import Shard
 from seqpack.options.data import InputOptions, LengthOptions, TextOptions
 from seqpack.packing.planning import make_plan
 from seqpack.pipeline.distribute import Advance, distribute
@@ -102,6 +103,12 @@ def stats(
             f"handler {found.handler!r} gives pretraining text; stats measures conversations only",
             help="choose the --handler of a conversation, if the data are that",
         )
+    if found.kind != "sft":
+        raise ConfigError(
+            "SP134",
+            f"handler {found.handler!r} gives {KINDS[found.kind]}; stats measures conversations only",
+            help="choose the --handler of a conversation, if the data are that",
+        )
     source = SampleSource.open(found, text)
     engine = source.choose_engine(text.tokenizer_engine)
     original, kept, losses = _measure(source, length, workers, progress)
@@ -186,7 +193,12 @@ def _measure(
         return (measured, mine.ledger), mine.ledger.kept.samples
 
     results = distribute(
-        cut(source.files), measure, files=source.files, tokenizer=source.tokenizer, workers=workers, progress=progress
+        source.input.shards(),
+        measure,
+        files=source.files,
+        tokenizer=source.tokenizer,
+        workers=workers,
+        progress=progress,
     )
     parts = []
     for part, ledger in results:

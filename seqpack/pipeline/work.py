@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from seqpack.core.errors import DataError
 from seqpack.io.manifest import FileRecord
-from seqpack.io.shards import Shard, cut
+from seqpack.io.shards import Shard
 from seqpack.pipeline.distribute import Advance, distribute
 from seqpack.pipeline.parts import Part, PartStore
 from seqpack.pipeline.run import Run
@@ -55,16 +55,17 @@ class PartsMade:
 def make_parts(
     store: PartStore,
     files: Sequence[Path],
+    shards: Iterable[Shard],
     make: MakePart,
     *,
     run: Run,
     tokenizer: Tokenizer,
 ) -> PartsMade:
-    """Make the parts that are ours (``--shard-index``) and not finished; none at all in a run that only merges."""
+    """Make the parts that are ours (``--shard-index``) and not finished; none in a run that only merges."""
     made = PartsMade(files, sizes={file: _stamp(file) for file in files})
 
     def missing() -> Iterator[Shard]:
-        for shard in cut(files):
+        for shard in shards:
             made.shards.append(shard)
             if not run.only_merge and run.work.takes(shard.index) and store.finished(shard) is None:
                 yield shard

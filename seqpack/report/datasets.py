@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from seqpack.io.packed import KINDS
 from seqpack.report.numbers import bar, count, share
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def data_set_line(manifest: Manifest) -> str:
         if len(set(numbers.values())) > 1:  # --compat mindspeed
             return ", ".join(f"{count(number, 'document')} for {key}" for key, number in numbers.items())
         return f"{count(next(iter(numbers.values())), 'document')} for each of: {', '.join(numbers)}"
+    if manifest.kind != "sft":
+        return f"{manifest.num_rows:,} {KINDS[manifest.kind]}, in the columns {', '.join(manifest.texts)}"
     if not manifest.packed or manifest.seq_length is None:
         return f"{manifest.num_rows:,} sequences, one sample each"
     fill = manifest.ledger.kept.tokens / (manifest.num_rows * manifest.seq_length)

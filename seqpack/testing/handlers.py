@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from seqpack.core.errors import RejectError
-from seqpack.core.types import Role, Sample, TextSample
+from seqpack.core.types import Preference, Question, Role, Sample, TextSample
 from seqpack.hooks.component import Component
 from seqpack.hooks.specs import DatasetHandler, HandlerOptions, make_handler
 
@@ -21,13 +21,16 @@ class HandlerContract:
     """What ``--map-keys`` would give."""
     json_keys: tuple[str, ...] = ()
     """What ``--json-keys`` would give."""
+    additional_keys: tuple[str, ...] = ()
+    """What ``--dataset-additional-keys`` would give."""
     records: Sequence[Mapping[str, Any]] = ()
     unusable: Sequence[Mapping[str, Any]] = ()
 
     def make(self) -> DatasetHandler:
         """A new handler; override it if ``target`` and ``columns`` do not say enough."""
         component: Component[DatasetHandler] = Component("under-test", self.target, "")
-        return make_handler(component, HandlerOptions(columns=self.columns, json_keys=self.json_keys))
+        options = HandlerOptions(columns=self.columns, json_keys=self.json_keys, additional_keys=self.additional_keys)
+        return make_handler(component, options)
 
     def test_there_is_something_to_test(self) -> None:
         assert self.records, "state records = (...): rows the handler can use"
@@ -41,6 +44,8 @@ class HandlerContract:
             for sample in samples:
                 if keys := getattr(handler, "text_keys", ()):
                     _check_texts(sample, keys, record)
+                elif kind := getattr(handler, "kind", ""):
+                    _check_kind(sample, kind, handler, record)
                 else:
                     _check_messages(sample, record)
 
@@ -70,6 +75,20 @@ def _check_texts(sample: Any, keys: Sequence[str], record: Mapping[str, Any]) ->
     assert len(sample.texts) == len(keys), f"{len(sample.texts)} texts for the keys {keys}"
     assert all(isinstance(text, str) for text in sample.texts), f"not text: {sample.texts}"
     assert any(sample.texts), f"no text in {record}"
+
+
+def _check_kind(sample: Any, kind: str, handler: Any, record: Mapping[str, Any]) -> None:
+    assert kind in ("pairwise", "prompt"), f"unknown kind {kind!r}"
+    if kind == "pairwise":
+        assert isinstance(sample, Preference), f"{sample!r} is not a Preference"
+        assert sample.chosen.messages[:-1] == sample.rejected.messages[:-1], f"two conversations in {record}"
+        for answered in (sample.chosen, sample.rejected):
+            _check_messages(answered, record)
+    else:
+        assert isinstance(sample, Question), f"{sample!r} is not a Question"
+        assert sample.sample.messages[-1].role in ("user", "observation"), f"nothing is asked in {record}"
+        columns = len(handler.column_names)
+        assert columns == 2 + len(sample.texts), f"{len(sample.texts)} texts for {columns} columns"
 
 
 def _check_messages(sample: Any, record: Mapping[str, Any]) -> None:

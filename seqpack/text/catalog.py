@@ -45,7 +45,7 @@ def open_template(options: TextOptions, tokenizer: Tokenizer) -> OpenedTemplate:
     Raises ConfigError for a name that is not known (with the nearest one), a file that is no template, or a tokenizer
     without the tokens the template is made of; PluginError for a broken plugin.
     """
-    mine = _users(options.prompt_type_path) if options.prompt_type_path else {}
+    mine = find_users(options)
     name = options.prompt_type
     if name in mine:
         return _open_users(mine[name], options, tokenizer)
@@ -60,6 +60,24 @@ def open_template(options: TextOptions, tokenizer: Tokenizer) -> OpenedTemplate:
     elif options.thinking is not None:
         note = f"template {component.name!r} decides about thoughts itself; --enable-thinking changes nothing"
     return OpenedTemplate(component.name, template, template_text(component), eos_token_id, note)
+
+
+def find_users(options: TextOptions) -> dict[str, UserTemplate]:
+    """The templates of ``--prompt-type-path`` by name; ConfigError as ``open_template``."""
+    return _users(options.prompt_type_path) if options.prompt_type_path else {}
+
+
+def check_template(options: TextOptions) -> str:
+    """The name of the template, as far as it can be checked without a tokenizer: errors as ``open_template``."""
+    mine = find_users(options)
+    name = options.prompt_type
+    if name == CHAT_TEMPLATE or name in mine:
+        return name
+    component = _find(name, mine)
+    text = template_text(component)
+    if text is not None:
+        _with_choices(parse_template(text), options, component.name)
+    return component.name
 
 
 def load_template(component: Component[PromptTemplate], tokenizer: Tokenizer) -> PromptTemplate:
@@ -91,14 +109,16 @@ def template_text(component: Component[PromptTemplate]) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _UserTemplate:
+class UserTemplate:
+    """A template of ``--prompt-type-path``: where it stands, its text, and the ending of its file."""
+
     name: str
     place: str
     text: str
     suffix: str
 
 
-def _users(path: Path) -> dict[str, _UserTemplate]:
+def _users(path: Path) -> dict[str, UserTemplate]:
     """The templates of ``--prompt-type-path`` by name; ConfigError if there are none, or two of one name."""
     if path.is_dir():
         paths = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
@@ -106,7 +126,7 @@ def _users(path: Path) -> dict[str, _UserTemplate]:
         paths = [path]
     else:
         raise ConfigError("SP017", f"--prompt-type-path: {path} is neither a folder nor a {' '.join(SUFFIXES)} file")
-    found: dict[str, _UserTemplate] = {}
+    found: dict[str, UserTemplate] = {}
     for template in (template for file in paths for template in _of_file(file)):
         if template.name in found:
             places = f"{found[template.name].place} and {template.place}"
@@ -117,13 +137,13 @@ def _users(path: Path) -> dict[str, _UserTemplate]:
     return found
 
 
-def _of_file(path: Path) -> Iterator[_UserTemplate]:
+def _of_file(path: Path) -> Iterator[UserTemplate]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("SP017", f"--prompt-type-path: {path} cannot be read: {error}") from error
     if path.suffix != ".json":
-        yield _UserTemplate(path.stem, str(path), text, path.suffix)
+        yield UserTemplate(path.stem, str(path), text, path.suffix)
         return
     try:
         entries: Any = json.loads(text)
@@ -134,10 +154,10 @@ def _of_file(path: Path) -> Iterator[_UserTemplate]:
     ):
         raise ConfigError("SP017", f"--prompt-type-path: {path} is not a list of objects with a name")
     for entry in entries:
-        yield _UserTemplate(entry["name"], str(path), json.dumps(entry, ensure_ascii=False), path.suffix)
+        yield UserTemplate(entry["name"], str(path), json.dumps(entry, ensure_ascii=False), path.suffix)
 
 
-def _open_users(mine: _UserTemplate, options: TextOptions, tokenizer: Tokenizer) -> OpenedTemplate:
+def _open_users(mine: UserTemplate, options: TextOptions, tokenizer: Tokenizer) -> OpenedTemplate:
     if mine.suffix == ".jinja":
         return _open_chat(mine.text, mine.name, options, tokenizer)
     try:
@@ -150,7 +170,7 @@ def _open_users(mine: _UserTemplate, options: TextOptions, tokenizer: Tokenizer)
     return OpenedTemplate(mine.name, _with_choices(template, options, mine.name), mine.text, eos_token_id)
 
 
-def _find(name: str, mine: dict[str, _UserTemplate]) -> Component[PromptTemplate]:
+def _find(name: str, mine: dict[str, UserTemplate]) -> Component[PromptTemplate]:
     host = plugin_host()
     known = [*mine, CHAT_TEMPLATE, *host.templates.names()]
     try:

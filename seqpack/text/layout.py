@@ -71,7 +71,10 @@ class Renderer:
 
     def spans(self, sample: Sample) -> list[Span]:
         """The same as spans, which say which characters are the data's own; checked to be Unicode."""
-        spans = self._template.spans(sample)
+        return self.guarded(self._template.spans(sample))
+
+    def guarded(self, spans: Iterable[Span]) -> list[Span]:
+        """The spans with text of the data that looks like control tokens kept as text, if that is asked for."""
         guarded = list(spans) if self._control is None else self._control.guard(spans)
         check_unicode(span.text for span in guarded)
         return guarded

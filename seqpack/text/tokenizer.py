@@ -72,6 +72,7 @@ class Tokenizer:
         config = _read_config(directory / CONFIG_FILE)
         self.bos_token = _token_text(config.get("bos_token"))
         self.eos_token = _token_text(config.get("eos_token"))
+        self.unk_token = _token_text(config.get("unk_token"))
         self.chat_template: Any = config.get("chat_template")
         pad = self.token_id(_token_text(config.get("pad_token")))
         self.has_pad_token = pad is not None

@@ -147,7 +147,7 @@ def test_shares_and_merge_make_the_same_files(data, tokenizer_dir, tmp_path, who
 def test_a_share_that_cannot_be(data, tokenizer_dir, tmp_path):
     for flags in (("--shard-index", 3, "--num-shards", 3), ("--num-shards", 3), ("--shard-index", 1)):
         done = run(arguments(data, tokenizer_dir, tmp_path / "x", *flags))
-        assert done.returncode == 2 and "error[SP029]" in done.stderr, flags
+        assert done.returncode == 2 and "error[SP030]" in done.stderr, flags
 
 
 def test_two_runs_do_not_write_to_one_output(data, tokenizer_dir, tmp_path):

@@ -7,7 +7,18 @@ from typing import Any
 import pytest
 
 from seqpack.core.errors import ConfigError
-from seqpack.handlers.detect import ALPACA, DETECTED, OPENAI, PARTS, SHAREGPT, TEXT, check_parts, detect
+from seqpack.handlers.detect import (
+    ALPACA,
+    ALPACA_PAIRS,
+    DETECTED,
+    OPENAI,
+    PARTS,
+    SHAREGPT,
+    SHAREGPT_PAIRS,
+    TEXT,
+    check_parts,
+    detect,
+)
 from seqpack.hooks.host import PluginHost
 from seqpack.hooks.specs import HandlerOptions
 
@@ -35,8 +46,9 @@ def found(*rows: dict[str, Any], json_keys: tuple[str, ...] = (), **columns: Any
         ({"conversations": "Hi"}, []),
         ({"conversations": []}, []),
         ({"prompt": "Hi", "completion": "Hello"}, []),
-        (ALPACA_ROW | {"chosen": "a", "rejected": "b"}, []),
-        (SHAREGPT_ROW | {"chosen": {}, "rejected": {}}, []),
+        (ALPACA_ROW | {"chosen": "a", "rejected": "b"}, [ALPACA_PAIRS]),
+        (SHAREGPT_ROW | {"chosen": {}, "rejected": {}}, [SHAREGPT_PAIRS]),
+        (OPENAI_ROW | {"chosen": {}, "rejected": {}}, []),
         ({}, []),
     ],
 )

@@ -21,6 +21,8 @@ ENTRIES: dict[str, Any] = {
     "hub": {"hf_hub_url": "someone/something"},
     "both": {"hf_hub_url": "someone/something", "file_name": "plain.json"},
     "ranking": {"file_name": "dpo.json", "ranking": True},
+    "ranked chat": {"file_name": "dpo.json", "ranking": True, "formatting": "sharegpt"},
+    "ranked openai": {"file_name": "dpo.json", "ranking": True, "formatting": "openai"},
     "images": {"file_name": "plain.json", "columns": {"images": "pictures"}},
     "odd": {"file_name": "plain.json", "columnz": {}},
     "form": {"file_name": "plain.json", "formatting": "sharegtp"},
@@ -55,6 +57,26 @@ def test_an_entry_is_a_file_and_a_way_to_read_it(handler, tmp_path, name, file, 
     assert [(message.role, message.content) for message in sample.messages] == [("user", "Hi"), ("assistant", "Hello")]
 
 
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("ranking", {"instruction": "Hi", "chosen": "Hello", "rejected": "Go"}),
+        (
+            "ranked chat",
+            {
+                "conversations": [{"from": "human", "value": "Hi"}],
+                "chosen": {"from": "gpt", "value": "Hello"},
+                "rejected": {"from": "gpt", "value": "Go"},
+            },
+        ),
+    ],
+)
+def test_ranking_data_sets_are_preference_pairs(handler, name, row):
+    ((_, rows),) = handler.datasets([name])
+    (pair,) = rows(row)
+    assert [(pair.chosen.messages[-1].content, pair.rejected.messages[-1].content)] == [("Hello", "Go")]
+
+
 def test_names_are_separated_by_commas(handler):
     assert [path.name for path, _ in handler.datasets(["plain, chat", "both"])] == [
         "plain.json", "chat.json", "plain.json",
@@ -72,8 +94,8 @@ def test_columns_that_are_not_named_are_not_read(handler):
     [
         ("plane", "did you mean 'plain'"),
         ("hub", "not a local file"),
-        ("ranking", "ranking data set"),
         ("images", "no part 'images'"),
+        ("ranked openai", "unknown formatting 'openai'"),
         ("odd", "did you mean 'columns'"),
         ("form", "did you mean 'sharegpt'"),
         ("tagged", "tags, which alpaca rows do not"),

@@ -304,7 +304,9 @@ def test_any_rows(file, tokenizer, name, data, limits, split_sft):
     if not split_sft and isinstance(template, TextTemplate) and template.end_of_turn and end is not None:
         for sample in (sample for batch in kept for sample in batch.tokens):
             labels = sample.labels[sample.labels != IGNORE_INDEX][-2:].tolist()
-            assert end in labels or name in ("empty", "trl", "hunyuan", "plm"), "the end of a reply is kept"
+            assert {end, tokenizer.eos_token_id} & {*labels} or name in ("empty", "trl", "hunyuan", "plm"), (
+                "the end of a reply is kept"
+            )
 
 
 @settings(max_examples=EXAMPLES * 3)

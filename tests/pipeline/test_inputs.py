@@ -61,7 +61,7 @@ def test_the_chosen_handler_is_in_the_manifest(runs, write_jsonl):
     [
         ({"question": "Hi", "answer": "Hello"}, ("no handler fits", "columns are: question, answer")),
         (ALPACA | TEXT, ("several handlers fit: alpaca", "and text (column 'text')", "instruction, output, text")),
-        (SHAREGPT | {"chosen": {}, "rejected": {}}, ("no handler fits (preference data",)),
+        ({"chosen": {}, "rejected": {}}, ("no handler fits", "columns are: chosen, rejected")),
     ],
 )
 def test_auto_does_not_guess(write_jsonl, row, phrases):

@@ -113,5 +113,21 @@ def test_an_end_token_is_doubled():
 def test_documents_are_marked_by_their_place_among_those_with_text():
     rules = DocumentRules(3, None, 99)
     lengths = np.array([[1, 0], [3, 1], [2, 1]], np.int32)
-    assert rules.is_kept(lengths).tolist() == [[True, False], [False, True], [True, False]]
-    assert rules.is_kept(lengths[:0]).tolist() == []
+    places = np.arange(3)
+    assert rules.is_kept(lengths, places, 3).tolist() == [[True, False], [False, True], [True, False]]
+    assert rules.is_kept(lengths[:0], places[:0], 0).tolist() == []
+
+
+def test_rows_of_no_use_count_where_fifty_are_marked():
+    rules = DocumentRules(3, None, 99)
+    lengths = np.array([[3], [1]], np.int32)
+    assert rules.is_kept(lengths, np.array([49, 50]), 60).tolist() == [[False], [True]]
+    halves = DocumentRules(3, None, 99, n_subs=2)
+    assert halves.is_kept(np.array([[1, 1], [0, 3]], np.int32), np.array([0, 1]), 2).tolist() == [
+        [True, True],
+        [False, False],
+    ]
+    assert rules.is_kept(np.array([[1, 1], [0, 3]], np.int32), np.array([0, 1]), 2).tolist() == [
+        [True, True],
+        [False, False],
+    ]

@@ -5,23 +5,24 @@ from __future__ import annotations
 import pytest
 
 from seqpack.core.errors import DataError, RejectError
-from seqpack.core.types import Span
+from seqpack.core.types import Message, Sample
 from seqpack.options.data import LengthOptions
-from seqpack.pipeline.oversize import DOCUMENT_CHARACTERS, SAMPLE_CHARACTERS, check_document, check_sample, is_small
+from seqpack.pipeline.oversize import DOCUMENT_CHARACTERS, SAMPLE_CHARACTERS, check_document, check_size, is_small
 
-GIANT = [Span("a" * SAMPLE_CHARACTERS, train=False), Span("a", train=True)]
+GIANT = SAMPLE_CHARACTERS + 1
 
 
 def test_a_sample_is_too_large_unless_the_length_is_as_large():
     reason = f"more than {SAMPLE_CHARACTERS:,} characters"
-    assert check_sample(GIANT, LengthOptions(), "") == check_sample(GIANT, LengthOptions(seq_length=4096), "") == reason
-    assert not is_small(GIANT) and is_small(GIANT[:1])
-    assert check_sample(GIANT, LengthOptions(seq_length=SAMPLE_CHARACTERS // 8), "") == ""
+    assert check_size(GIANT, LengthOptions(), "") == check_size(GIANT, LengthOptions(seq_length=4096), "") == reason
+    question, answer = Message("user", "a" * SAMPLE_CHARACTERS), Message("assistant", "a")
+    assert not is_small(Sample((question, answer))) and is_small(Sample((question,)))
+    assert check_size(GIANT, LengthOptions(seq_length=SAMPLE_CHARACTERS // 8), "") == ""
 
 
 def test_it_stops_the_run_where_long_samples_do():
     with pytest.raises(DataError, match=r"x:7: more than .* characters do not fit --seq-length 64") as error:
-        check_sample(GIANT, LengthOptions(seq_length=64, on_overlong="error"), "x:7")
+        check_size(GIANT, LengthOptions(seq_length=64, on_overlong="error"), "x:7")
     assert error.value.code == "SP108"
 
 

@@ -195,11 +195,10 @@ def test_mindspeed_drops_long_documents_and_leaves_out_empty_ones(runs, write_js
     assert result.manifest.recipe["compat"] == "mindspeed"
 
 
-@pytest.mark.parametrize("options", [{"handler": "SharegptPretrainHandler"}, {"n_subs": 2}])
-def test_mindspeed_covers_one_handler_of_text(runs, write_jsonl, options):
-    with pytest.raises(ConfigError, match="does not know how MindSpeed-LLM treats") as error:
-        runs.preprocess(write_jsonl(ROWS[:1]), compat="mindspeed", **options)
-    assert error.value.code == "SP027" and runs.files() == {}
+def test_more_subsets_than_rows_are_an_error_there(runs, write_jsonl):
+    with pytest.raises(ConfigError, match="there are only 1 rows") as error:
+        runs.preprocess(write_jsonl(ROWS[:1]), compat="mindspeed", n_subs=2)
+    assert error.value.code == "SP026" and runs.files() == {}
 
 
 def test_filler_is_for_compatibility_only(runs, write_jsonl):

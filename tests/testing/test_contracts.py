@@ -24,6 +24,9 @@ CALL = {"role": "assistant", "tool_calls": [{"function": {"name": "now", "argume
 TEMPLATES = {template.name: template.target for template in PluginHost([]).templates}
 
 
+PAIR = {"instruction": "Say hello.", "input": "", "chosen": "Hello.", "rejected": "No."}
+
+
 class TestAlpacaHandler(HandlerContract):
     target = "seqpack.handlers.alpaca:AlpacaHandler"
     records = (ROW, ROW | {"system": "Be kind.", "history": [["Hi", "Hi!"], ["And now?", "Now this."]]})
@@ -63,6 +66,47 @@ class TestLlamaFactoryHandler(HandlerContract):
     def make(self) -> DatasetHandler:
         ((_, handler),) = LlamaFactoryHandler(Path(), {"plain": {"file_name": "plain.json"}}).datasets(["plain"])
         return handler
+
+
+class TestAlpacaPairwiseHandler(HandlerContract):
+    target = "seqpack.handlers.pairwise:AlpacaPairwiseHandler"
+    records = (PAIR, PAIR | {"system": "Be kind.", "history": [["Hi", "Hi!"]]}, PAIR | {"chosen": ["Hello."]})
+    unusable = (
+        PAIR | {"chosen": ""},
+        PAIR | {"rejected": ["a", "b"]},
+        PAIR | {"rejected": PAIR["chosen"]},
+        PAIR | {"instruction": ""},
+    )
+
+
+class TestSharegptPairwiseHandler(HandlerContract):
+    target = "seqpack.handlers.pairwise:SharegptPairwiseHandler"
+    records = ({"conversations": TURNS[:1], "chosen": TURNS[1], "rejected": {"from": "gpt", "value": "Go."}},)
+    unusable = (
+        {"conversations": TURNS, "chosen": TURNS[1], "rejected": {"from": "gpt", "value": "Go."}},
+        {"conversations": TURNS[:1], "chosen": TURNS[0], "rejected": TURNS[1]},
+        {"conversations": TURNS[:1], "chosen": "Hello.", "rejected": "Go."},
+    )
+
+
+class TestAlpacaPromptHandler(HandlerContract):
+    target = "seqpack.handlers.question:AlpacaPromptHandler"
+    records = (ROW, {"instruction": "Hi"})
+    unusable = (ROW | {"instruction": ""},)
+
+
+class TestAlpacaQuestionHandler(HandlerContract):
+    target = "seqpack.handlers.question:AlpacaQuestionHandler"
+    additional_keys = ("labels", "level")
+    records = (ROW | {"level": "easy"},)
+    unusable = (ROW | {"level": ""}, ROW | {"level": "easy", "output": ""}, ROW)
+
+
+class TestSharegptQuestionHandler(HandlerContract):
+    target = "seqpack.handlers.question:SharegptQuestionHandler"
+    additional_keys = ("labels",)
+    records = ({"conversations": TURNS},)
+    unusable = ({"conversations": TURNS[:1]},)
 
 
 class TestGeneralPretrainHandler(HandlerContract):

@@ -1,6 +1,5 @@
 """MOSS chats: ``chat`` is an object of turns, each with what ``Human`` and ``MOSS`` said between marks."""
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -31,7 +30,7 @@ class MOSSInstructionHandler:
         before: tuple[Message, ...] = ()
         for human, moss in _turns(record):
             yield Sample((*before, human, moss))
-            before = (*before, human, dataclasses.replace(moss, train=False))
+            before = (*before, human, moss._replace(train=False))
 
 
 def _turns(record: Mapping[str, Any]) -> list[Turn]:

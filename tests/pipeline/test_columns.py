@@ -1,0 +1,156 @@
+"""Preference pairs and prompts: a file pair for each column, nothing cut, everything counted."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from seqpack.core.errors import ConfigError, DataError, FormatError
+from seqpack.core.types import IGNORE_INDEX
+from seqpack.handlers.pairwise import PAIRWISE_COLUMNS
+from seqpack.io.indexed import IndexedDataset
+from seqpack.text.tokenizer import Tokenizer
+
+PAIR = {"instruction": "Greet.", "input": "", "chosen": "Hello there.", "rejected": "Go away, please."}
+TURNS = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}, {"from": "human", "value": "And now?"}]
+CHAT = {
+    "conversations": TURNS,
+    "chosen": {"from": "gpt", "value": "Now this."},
+    "rejected": {"from": "gpt", "value": "No."},
+}
+ALPACA = {"instruction": "Add.", "input": "1 and 1", "output": "It is 2.", "level": "easy"}
+
+
+@pytest.fixture
+def columns(runs):
+    """``columns(result)``: the rows of each column as lists."""
+
+    def columns(result) -> dict[str, list[list[int]]]:
+        return {
+            key: [row.tolist() for row in IndexedDataset(result.paths.column(key))] for key in result.manifest.texts
+        }
+
+    return columns
+
+
+def text_of(runs, ids: list[int]) -> str:
+    return Tokenizer(runs.tokenizer).decode(ids)
+
+
+@pytest.mark.parametrize("row", [PAIR, CHAT], ids=["alpaca", "sharegpt"])
+def test_a_pair_is_two_answers_to_one_prompt(runs, write_jsonl, columns, row):
+    result = runs.preprocess(write_jsonl([row, row]))
+    assert result.manifest.kind == "pairwise"
+    found = columns(result)
+    assert tuple(found) == PAIRWISE_COLUMNS
+    texts = {}
+    for name in ("chosen", "rejected"):
+        ids, labels = found[f"{name}_input_ids"][0], found[f"{name}_labels"][0]
+        trained = [label != IGNORE_INDEX for label in labels]
+        first = trained.index(True)
+        assert all(trained[first:]), "the answer is trained on up to its end"
+        assert labels[first:] == ids[first:]
+        texts[name] = (text_of(runs, ids[:first]), text_of(runs, ids[first:]))
+    assert texts["chosen"][0] == texts["rejected"][0]
+    answers = [row[name]["value"] if row is CHAT else row[name] for name in ("chosen", "rejected")]
+    assert [texts[name][1] for name in texts] == [f"{answer}<|im_end|>" for answer in answers]
+    ledger = result.ledger
+    assert (ledger.kept.samples, ledger.kept.tokens) == (2, sum(len(ids) for key in found for ids in found[key]) // 2)
+    assert ledger.trained == sum(label != IGNORE_INDEX for key in found for ids in found[key] for label in ids
+                                 if key.endswith("labels"))  # fmt: skip
+    ledger.check()
+
+
+def test_what_cannot_be_used_or_is_too_long_is_counted(runs, write_jsonl, columns):
+    rows = [PAIR] * 8 + [PAIR | {"rejected": 3}, PAIR | {"chosen": "Hello " * 50}]
+    result = runs.preprocess(write_jsonl(rows), seq_length=60, max_drop=0.5)
+    assert result.ledger.rejected == {"'rejected' is int, not one text": 1}
+    assert list(result.ledger.dropped) == ["longer than --seq-length"]
+    assert {len(rows) for rows in columns(result).values()} == {8}
+    losses = [json.loads(line) for line in result.paths.rejects.read_text().splitlines()]
+    assert [loss["outcome"] for loss in losses] == ["rejected", "dropped"]
+    with pytest.raises(DataError, match="do not fit --seq-length"):
+        runs.preprocess(write_jsonl(rows), "b", seq_length=60, max_drop=0.5, on_overlong="error")
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"neat_pack": True, "seq_length": 64}, "SP134"),
+        ({"train_on": "last"}, "SP028"),
+        ({"append_eod": True}, "SP028"),
+        ({"emit": "pai"}, "SP008"),
+    ],
+)
+def test_flags_that_make_no_sense_for_pairs_are_errors(runs, write_jsonl, options, code):
+    with pytest.raises(ConfigError) as caught:
+        runs.preprocess(write_jsonl([PAIR]), **options)
+    assert caught.value.code == code
+    assert runs.files() == {}
+
+
+def test_other_commands_say_what_such_a_set_is(runs, write_jsonl):
+    file = write_jsonl([PAIR])
+    runs.preprocess(file)
+    with pytest.raises(FormatError, match="holds preference pairs") as caught:
+        runs.open("out")
+    assert caught.value.code == "SP134"
+    with pytest.raises(ConfigError, match="stats measures conversations only"):
+        runs.stats(file)
+
+
+def test_a_prompt_ends_where_the_reply_begins(runs, write_jsonl, columns):
+    result = runs.preprocess(write_jsonl([ALPACA]), handler="PPOAlpacaStyleInstructionHandler")
+    assert result.manifest.kind == "prompt"
+    found = columns(result)
+    assert list(found) == ["input_ids", "attention_mask"]
+    assert text_of(runs, found["input_ids"][0]).endswith(
+        "<|im_start|>user\nAdd.\n1 and 1<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert found["attention_mask"] == [[1] * len(found["input_ids"][0])]
+    assert result.ledger.trained == 0
+
+
+@pytest.mark.parametrize(
+    ("thinking", "ends"), [("none", "assistant\n"), ("true", "assistant\n"), ("false", "</think>\n\n")]
+)
+def test_a_prompt_of_a_thinking_model_lets_it_think(runs, write_jsonl, columns, thinking, ends):
+    result = runs.preprocess(write_jsonl([ALPACA]), handler="ppo", prompt_type="qwen3", enable_thinking=thinking)
+    assert text_of(runs, columns(result)["input_ids"][0]).endswith(ends)
+
+
+@pytest.mark.parametrize("handler", ["r1-alpaca", "r1-sharegpt"])
+def test_further_columns_are_texts(runs, write_jsonl, columns, handler):
+    chat = {"conversations": [*TURNS[:1], {"from": "gpt", "value": "It is 2."}], "level": "easy"}
+    row = ALPACA if handler == "r1-alpaca" else chat
+    result = runs.preprocess(write_jsonl([row]), handler=handler, dataset_additional_keys=["labels", "level"])
+    found = columns(result)
+    assert list(found) == ["input_ids", "attention_mask", "labels", "level"]
+    assert [text_of(runs, found[key][0]) for key in ("labels", "level")] == ["It is 2.", "easy"]
+    assert result.manifest.recipe["dataset_additional_keys"] == ["labels", "level"]
+
+
+def test_keys_belong_to_those_handlers(runs, write_jsonl):
+    with pytest.raises(ConfigError, match="does not use --dataset-additional-keys"):
+        runs.preprocess(write_jsonl([ALPACA]), handler="alpaca", dataset_additional_keys=["level"])
+    with pytest.raises(ConfigError, match="is a column already"):
+        runs.preprocess(write_jsonl([ALPACA]), handler="r1-alpaca", dataset_additional_keys=["input_ids"])
+
+
+def test_control_text_of_the_data_stays_text(runs, write_jsonl, columns):
+    tricky = PAIR | {"chosen": "<|im_end|> is a token"}
+    ids = np.array(columns(runs.preprocess(write_jsonl([tricky])))["chosen_input_ids"][0])
+    end = Tokenizer(runs.tokenizer).token_id("<|im_end|>")
+    assert (ids == end).sum() == 3, "system, user and the end of the answer"
+
+
+@pytest.mark.parametrize("name", ["HunyuanInstructionHandler", "MOSSMultiTurnHandler"])
+def test_handlers_that_are_elsewhere_say_where(runs, write_jsonl, name, monkeypatch):
+    monkeypatch.setenv("SEQPACK_LOAD_PLUGINS", "")
+    from seqpack.hooks.host import PluginHost
+
+    with pytest.raises(ConfigError, match=name) as caught:
+        PluginHost([]).handler(name)
+    assert "chat-template" in caught.value.help or "pip install" in caught.value.help
