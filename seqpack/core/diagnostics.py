@@ -193,9 +193,10 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "Raise --seq-length, or choose --on-overlong drop or error.",
     ),
     "SP112": Diagnostic(
-        "no such pack",
-        "--pack is counted from 0 and must be below the number of packs.",
-        "Choose a smaller number.",
+        "no such pack or row",
+        "--pack is counted from 0 and must be below the number of packs. --sample names FILE:LINE of the raw data: a "
+        "file the set was made from, and a row that is in the set or among its rejects.",
+        "Choose a smaller number; the message lists the files of the set. Blank lines have no row.",
     ),
     "SP113": Diagnostic(
         "something in the input was not read",
@@ -250,6 +251,17 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "pretraining text cannot be packed yet",
         "--pack and --neat-pack place samples side by side; documents are one stream that Megatron's pretraining cuts.",
         "Leave out --pack and --neat-pack.",
+    ),
+    "SP140": Diagnostic(
+        "samples that are copies of others",
+        "Samples with the same tokens as an earlier one are trained on twice as often. Only samples that are kept "
+        "whole are compared, and copies are kept.",
+        "Nothing, if that is meant; else remove them from the raw data.",
+    ),
+    "SP141": Diagnostic(
+        "a kind of set that this command cannot read",
+        "The manifest says that the set holds something else than samples with labels or pretraining text.",
+        "The message names the kind. A newer version of seqpack may read it.",
     ),
     # 2xx: training
     "SP201": Diagnostic(

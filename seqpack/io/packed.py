@@ -154,7 +154,7 @@ class PackedDataset:
     def __init__(self, paths: DataSetPaths, manifest: Manifest) -> None:
         self.paths = paths
         self.manifest = manifest
-        _check_sizes(paths, manifest)
+        check_sizes(paths, manifest)
         self.pieces = PieceIndex.read(paths.index)
         self._input_ids = IndexedDataset(paths.column("input_ids"))
         self._labels = IndexedDataset(paths.column("labels"))
@@ -210,6 +210,10 @@ class PackedDataset:
         """Samples in each row, int64 ``[rows]``."""
         return np.diff(self.offsets)
 
+    def input_ids(self, row: int) -> NDArray[np.int32]:
+        """The ids of one row alone, padding included."""
+        return self._input_ids[row]
+
     @property
     def tokens(self) -> NDArray[np.int32]:
         """All ids, rows back to back."""
@@ -234,7 +238,8 @@ class PackedDataset:
         return summed
 
 
-def _check_sizes(paths: DataSetPaths, manifest: Manifest) -> None:
+def check_sizes(paths: DataSetPaths, manifest: Manifest) -> None:
+    """FormatError for a file that is missing, or has another size than the manifest says."""
     for path in paths.files:
         record = manifest.files.get(_suffix(paths, path))
         size = path.stat().st_size if path.is_file() else None

@@ -192,13 +192,3 @@ class RepackOptions:
     seq_length: int = option(help="Tokens in each pack.", min=2)
     on_overlong: Literal["drop", "error"] = option("error", "A sample longer than --seq-length: leave out, or stop.")
     max_drop: float = option(0.05, "Stop with exit code 4 if a larger share of samples is left out.", min=0, max=1)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ShowOptions:
-    """What to show"""
-
-    source: Path = option(help="Prefix of a set made by seqpack preprocess.", positional=True, metavar="PREFIX")
-    pack: int = option(0, "Number of the pack (row), from 0.", min=0)
-    mask: bool = option(True, "Draw who may attend to whom.")
-    tokens: bool = option(False, "List every token: id, text, label, position, segment.")

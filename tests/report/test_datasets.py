@@ -16,7 +16,8 @@ from seqpack.pipeline.preprocess import DataSetResult, preprocess
 from seqpack.pipeline.show import ShownPack, ShownSample, ShownToken, show
 from seqpack.pipeline.stats import stats
 from seqpack.report.console import Console
-from seqpack.report.datasets import data_set_line, ledger_table, pack_screen, stats_screen
+from seqpack.report.datasets import data_set_line, ledger_table, stats_screen
+from seqpack.report.packs import pack_screen
 from seqpack.report.written import report_data_set
 
 
