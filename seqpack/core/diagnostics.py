@@ -367,9 +367,9 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     "SP501": Diagnostic("device not available", "The machine has no such device.", "Choose another --device."),
     "SP502": Diagnostic(
         "a package is missing",
-        "Training and conversion need torch, and data sets of the Hugging Face hub need the package datasets; "
-        "preparing files needs neither.",
-        'pip install "seqpack-toolkit[train]" or "seqpack-toolkit[hub]"',
+        "Training and conversion need torch, data sets of the Hugging Face hub the package datasets, and stats --plot "
+        "FILE.png pillow; preparing files needs none of them.",
+        'pip install "seqpack-toolkit[train]", "seqpack-toolkit[hub]" or "seqpack-toolkit[plot]"',
     ),
     "SP503": Diagnostic(
         "the output cannot be written",

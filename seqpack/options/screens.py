@@ -45,3 +45,16 @@ class ShowOptions:
             raise ConfigError(
                 "SP028", f"--mask-png would do nothing: {asked[0]} draws no mask", help="choose one pack with --pack"
             )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ForecastOptions:
+    """Forecast"""
+
+    seed: int = option(1234, "Seed of the packing strategies, and of the rows that --sample takes.", min=0)
+    global_batch_size: int = option(8, "Rows in each optimizer step, to count the steps of an epoch.", min=1)
+    sample: str = option("100%", "Measure a part of the rows only, and say how far off that may be.", metavar="1%")
+    characters: bool = option(
+        False, "Count characters, not tokens, as Pai-Megatron-Patch's sample_stats.py does.", negation=False
+    )
+    plot: Path | None = option(None, "Also draw lengths and layouts into a .html, .svg or .png file.", metavar="FILE")

@@ -16,6 +16,7 @@ from seqpack.hooks.specs import DatasetCatalogue, DatasetHandler, HandlerOptions
 from seqpack.io.readers import Record, read_records, resolve_inputs
 from seqpack.io.shards import Shard, read_shard, whole_files
 from seqpack.options.data import InputOptions
+from seqpack.pipeline.row_sample import RowSample
 
 AUTO = "auto"
 FIRST_ROWS = 20
@@ -36,6 +37,8 @@ class ResolvedInput:
     handler: str
     text_keys: tuple[str, ...]
     recipe: dict[str, Any]
+    sampled: RowSample | None = None
+    """Which rows are used, if not all."""
 
     def rows(
         self, use: Callable[[Sequence[Any]], list[T]], shards: Iterable[Shard] | None = None
@@ -50,6 +53,9 @@ class ResolvedInput:
             handler = self.handlers[shard.number]
             is_first = shard.first_line == 1
             for record in read_shard(shard):
+                if self.sampled is not None and not self.sampled.takes(shard.number, record.line):
+                    is_first = False
+                    continue
                 try:
                     for item in self._use(record, handler, use):
                         yield shard.number, record, item

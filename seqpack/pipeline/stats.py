@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,46 +12,85 @@ from numpy.typing import NDArray
 from seqpack.core.errors import ConfigError
 from seqpack.core.ledger import Ledger
 from seqpack.core.progress import Progress, Say, no_progress, say_nothing
-from seqpack.hooks.host import plugin_host
-from seqpack.io.shards import Shard
 from seqpack.options.data import InputOptions, LengthOptions, TextOptions
-from seqpack.packing.planning import make_plan
-from seqpack.pipeline.distribute import distribute
+from seqpack.pipeline.describe import (
+    Bucket,
+    describe,
+    histogram,
+    mean_error,
+    quantile_ranges,
+    quantiles,
+)
 from seqpack.pipeline.inputs import resolve_input
-from seqpack.pipeline.samples import Loss, SampleSource
+from seqpack.pipeline.layouts import (
+    KEPT_TOKENS,
+    Candidate,
+    Layout,
+    attended_share,
+    candidates,
+    layouts,
+    suggest_length,
+)
+from seqpack.pipeline.measure import Measured, measure
+from seqpack.pipeline.row_sample import RowSample
+from seqpack.pipeline.samples import SampleSource
 from seqpack.text.labels import Finding
 
-QUANTILES = (0.5, 0.9, 0.95, 0.99)
-PADDED_BATCH = 8
-_NONE = np.zeros(0, np.int64)
-KEPT_TOKENS = 0.999
-"""A suggested length cuts at most one token in a thousand."""
+BATCH_SIZE = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Bucket:
-    """Samples of ``low`` to ``high`` tokens, both included; ``share`` counts them and all shorter ones."""
+class Sampled:
+    """Only ``taken`` of ``seen`` rows were measured; layouts are scaled up, and these are the errors of the rest.
 
-    low: int
-    high: int
-    samples: int
+    ``num_tokens`` is the estimate for all rows, ``tokens_error`` and ``mean_error`` are standard errors;
+    ``quantile_ranges`` reach from one standard error below to one above each quantile.
+    """
+
     share: float
+    seed: int
+    taken: int
+    seen: int
+    num_tokens: int
+    tokens_error: int
+    mean_error: float
+    quantile_ranges: dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """What one layout of the samples takes for an epoch: ``elements`` tokens, of which the share ``fill`` is real."""
+class Copies:
+    """``number`` samples have the ids of an earlier one; the first is ``key``, a copy of ``of``."""
 
-    name: str
-    rows: int
-    elements: int
-    fill: float
-    versus_best: float
+    number: int
+    key: str
+    of: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """``samples`` samples end their training on the token ``token_id``."""
+
+    token_id: int
+    text: str
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Optimizer steps of an epoch at ``batch_size`` rows each: one sample per row, and packed in the fewest rows."""
+
+    batch_size: int
+    unpacked: int
+    packed: int
+    samples_per_packed_step: float
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """Lengths are of whole samples; ledger and layouts are for ``seq_length``, as ``preprocess`` would make them."""
+    """Lengths are of whole samples; ledger and layouts are for ``seq_length``, as ``preprocess`` would make them.
+
+    ``copies`` and ``endings`` are None where they were not looked for (in a set that exists).
+    """
 
     files: tuple[str, ...]
     engine: str
@@ -67,10 +105,18 @@ class Stats:
     quantiles: dict[str, int]
     minimum: int
     maximum: int
+    describe: dict[str, float]
     histogram: tuple[Bucket, ...]
     layouts: tuple[Layout, ...]
     fewest_rows: int
+    attended_share: float
+    steps: Steps
+    candidates: tuple[Candidate, ...]
     longest: tuple[tuple[str, int], ...]
+    copies: Copies | None = None
+    endings: tuple[Ending, ...] | None = None
+    sampled: Sampled | None = None
+    source: str = "raw files"
     note: str = ""
     findings: tuple[Finding, ...] = ()
 
@@ -84,127 +130,143 @@ def stats(
     length: LengthOptions,
     *,
     seed: int,
+    share: float = 1.0,
+    batch_size: int = BATCH_SIZE,
     workers: int | None = None,
     progress: Progress = no_progress,
     say: Say = say_nothing,
 ) -> Stats:
-    """Tokenize the data and measure; writes nothing. Errors as ``preprocess`` raises them, up to planning.
+    """Tokenize the data, or the part ``share`` of the rows, and measure; writes nothing.
 
     Without ``--seq-length`` the smallest power of two that keeps 99.9 % of the tokens is taken, or all of them where a
-    longer sample would be dropped or an error.
+    longer sample would be dropped or an error. Errors as ``preprocess`` raises them, up to planning.
     """
     found = resolve_input(input, say=say)
     if found.text_keys:
         raise ConfigError(
             "SP132",
             f"handler {found.handler!r} gives pretraining text; stats measures conversations only",
-            help="choose the --handler of a conversation, if the data are that",
+            help="choose the --handler of a conversation, if the data are that; a set that preprocess made of the text "
+            "can be measured",
         )
+    if share < 1:
+        found = replace(found, sampled=RowSample(share, seed))
     source = SampleSource.open(found, text)
     engine = source.choose_engine(text.tokenizer_engine)
-    original, kept, losses = _measure(source, length, workers, progress)
-    source.check_loss(dataclasses.replace(length, max_drop=1.0))
+    measured = measure(source, length, workers, progress)
+    original = measured.original
+    _check_taken(measured, source, length)
     seq_length = length.seq_length
     if seq_length is None:
         seq_length = suggest_length(original, kept=KEPT_TOKENS if length.on_overlong == "truncate" else 1.0)
         # once more, now that the length is known: the forecast must be what preprocess makes
         source = source.uncounted()
-        _, kept, losses = _measure(source, dataclasses.replace(length, seq_length=seq_length), workers, progress)
-    quantiles = np.quantile(original, QUANTILES, method="inverted_cdf")
+        measured = measure(source, replace(length, seq_length=seq_length), workers, progress)
     return Stats(
         files=tuple(map(str, source.files)),
         engine=engine.label,
         engine_refused=engine.refused,
         handler=source.recipe["handler"],
         prompt_type=source.recipe["prompt_type"],
-        seq_length=seq_length,
-        seq_length_was_given=length.seq_length is not None,
         ledger=source.ledger,
-        num_tokens=int(original.sum()),
-        mean=float(original.mean()),
-        quantiles={f"p{quantile * 100:g}": int(value) for quantile, value in zip(QUANTILES, quantiles, strict=True)},
-        minimum=int(original.min()),
-        maximum=int(original.max()),
-        histogram=histogram(original),
-        layouts=layouts(kept, seq_length=seq_length, seed=seed),
-        fewest_rows=-(-int(kept.sum()) // seq_length),
-        longest=tuple(sorted(losses, key=lambda loss: -loss[1])[:3]),
+        longest=tuple(sorted(measured.losses, key=lambda loss: -loss[1])[:3]),
+        copies=_copies(measured, source),
+        endings=_endings(measured, source),
+        sampled=_sampled(measured, original, found.sampled),
         note=source.note,
         findings=tuple(source.findings()),
+        **forecast(
+            original,
+            measured.fitted,
+            seq_length=seq_length,
+            was_given=length.seq_length is not None,
+            seed=seed,
+            batch_size=batch_size,
+            cut=len(measured.losses),
+            scale=measured.seen / measured.taken if measured.taken else 1.0,
+        ),
     )
 
 
-def suggest_length(lengths: NDArray[np.int64], *, kept: float = KEPT_TOKENS) -> int:
-    """The smallest power of two such that cutting there keeps at least the share ``kept`` of the tokens."""
-    total, length = lengths.sum(), 2
-    while np.minimum(lengths, length).sum() < kept * total:
-        length *= 2
-    return length
+def forecast(
+    original: NDArray[np.int64],
+    fitted: NDArray[np.int64],
+    *,
+    seq_length: int,
+    was_given: bool,
+    seed: int,
+    batch_size: int,
+    cut: int,
+    scale: float = 1.0,
+    first: tuple[Layout, ...] = (),
+) -> dict[str, Any]:
+    """The fields of ``Stats`` that follow from lengths: of all samples, and of those kept as they are kept.
+
+    Layouts count ``scale`` times as many rows as there are.
+    """
+    found = layouts(fitted, seq_length=seq_length, seed=seed, cut=cut, first=first)
+    packed = [each.rows for each in found[len(first) :] if each.quality is not None]
+    fewest = min(packed, default=len(fitted))
+    rows = round(fewest * scale)
+    samples = round(len(fitted) * scale)
+    return {
+        "seq_length": seq_length,
+        "seq_length_was_given": was_given,
+        "num_tokens": int(original.sum()),
+        "mean": float(original.mean()),
+        "quantiles": quantiles(original),
+        "minimum": int(original.min()),
+        "maximum": int(original.max()),
+        "describe": describe(original),
+        "histogram": histogram(original),
+        "layouts": tuple(_scaled(each, scale) for each in found),
+        "fewest_rows": round(-(-int(fitted.sum()) // seq_length) * scale),
+        "attended_share": attended_share(fitted, fewest, seq_length=seq_length),
+        "steps": Steps(batch_size, -(-samples // batch_size), -(-rows // batch_size), batch_size * samples / rows),
+        "candidates": candidates(original, seed=seed),
+    }
 
 
-def histogram(lengths: NDArray[np.int64]) -> tuple[Bucket, ...]:
-    """Buckets that grow by the square root of two, from the shortest sample to the longest."""
-    powers = np.arange(0, 2 * np.log2(max(int(lengths.max()), 2)) + 2)
-    edges = np.unique(np.rint(2 ** (powers / 2)).astype(np.int64))
-    counts, _ = np.histogram(lengths, edges)
-    shares = np.cumsum(counts) / len(lengths)
-    rows = zip(edges[:-1].tolist(), (edges[1:] - 1).tolist(), counts.tolist(), shares.tolist(), strict=True)
-    used = np.flatnonzero(counts)
-    return tuple(Bucket(*row) for row in list(rows)[used[0] : used[-1] + 1])
+def _check_taken(measured: Measured, source: SampleSource, length: LengthOptions) -> None:
+    if measured.seen and not measured.taken:
+        raise ConfigError(
+            "SP001", f"--sample takes none of {measured.seen:,} rows", help="take a larger part, or another --seed"
+        )
+    source.check_loss(replace(length, max_drop=1.0))
 
 
-def layouts(lengths: NDArray[np.int64], *, seq_length: int, seed: int) -> tuple[Layout, ...]:
-    """Padding to the length, padding to the longest of a batch, and every packing strategy there is."""
-    batches = np.arange(0, len(lengths), PADDED_BATCH)
-    longest = np.maximum.reduceat(lengths, batches)
-    sizes = np.diff(np.append(batches, len(lengths)))
-    found = [
-        (f"pad to {seq_length:,}", len(lengths), len(lengths) * seq_length),
-        (f"pad to longest of {PADDED_BATCH}", len(lengths), int((longest * sizes).sum())),
-    ]
-    for strategy in plugin_host().strategies:
-        rows = len(make_plan(strategy, lengths, seq_length=seq_length, seed=seed))
-        found.append((f"pack, {strategy.name}", rows, rows * seq_length))
-    total, best = int(lengths.sum()), min(elements for _, _, elements in found)
-    return tuple(Layout(name, rows, elements, total / elements, elements / best) for name, rows, elements in found)
+def _scaled(each: Layout, scale: float) -> Layout:
+    if scale == 1:
+        return each
+    rows, elements, cut = (round(number * scale) for number in (each.rows, each.elements, each.cut_samples))
+    return replace(each, rows=rows, elements=elements, cut_samples=cut)
 
 
-def _measure(
-    source: SampleSource, length: LengthOptions, workers: int | None, progress: Progress
-) -> tuple[NDArray[np.int64], NDArray[np.int64], list[tuple[str, int]]]:
-    """Original lengths of all samples, lengths of those kept, and the samples that are not kept whole."""
-
-    def part(source: SampleSource, number: int, shards: Iterable[Shard], advance: Callable[[int], None]) -> _Measured:
-        measured = _Measured()
-        for batch in source.tokenize(length, lost=_remember(measured.dropped, measured.losses), shards=shards):
-            measured.original.append(batch.original_length)
-            measured.fitted.append(batch.tokens.lengths)
-            advance(len(batch.tokens))
-        return measured
-
-    parts = list(distribute(source, part, workers=workers, progress=progress))
-    original = [lengths for part in parts for lengths in part.original]
-    dropped = np.array([length for part in parts for length in part.dropped], np.int64)
-    fitted = [lengths for part in parts for lengths in part.fitted]
-    losses = [loss for part in parts for loss in part.losses]
-    return np.concatenate([*original, dropped]), np.concatenate([_NONE, *fitted]), losses
+def _copies(measured: Measured, source: SampleSource) -> Copies:
+    number, pair = measured.copies()
+    if pair is None:
+        return Copies(0, "", "")
+    of, key = (f"{source.files[measured.file[index]]}:{measured.line[index]}" for index in pair)
+    return Copies(number, key, of)
 
 
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    """Lengths of a part of the data, whole and as kept, by batches; those dropped; and who is not kept whole."""
-
-    original: list[NDArray[np.int64]] = field(default_factory=list)
-    fitted: list[NDArray[np.int64]] = field(default_factory=list)
-    dropped: list[int] = field(default_factory=list)
-    losses: list[tuple[str, int]] = field(default_factory=list)
+def _endings(measured: Measured, source: SampleSource) -> tuple[Ending, ...]:
+    ends = measured.ends.most_common()
+    return tuple(Ending(token_id, source.tokenizer.decode([token_id]), samples) for token_id, samples in ends)
 
 
-def _remember(dropped: list[int], losses: list[tuple[str, int]]) -> Callable[[Loss], None]:
-    def remember(loss: Loss) -> None:
-        if loss.outcome == "dropped":
-            dropped.append(loss.tokens)
-        if loss.outcome in {"dropped", "truncated"}:
-            losses.append((loss.key, loss.tokens))
-
-    return remember
+def _sampled(measured: Measured, original: NDArray[np.int64], sampled: RowSample | None) -> Sampled | None:
+    if sampled is None:
+        return None
+    out_of = round(len(original) * measured.seen / measured.taken)
+    error = mean_error(original, out_of=out_of)
+    return Sampled(
+        share=sampled.share,
+        seed=sampled.seed,
+        taken=measured.taken,
+        seen=measured.seen,
+        num_tokens=round(float(original.mean()) * out_of),
+        tokens_error=round(error * out_of) if np.isfinite(error) else out_of,
+        mean_error=error if np.isfinite(error) else float(original.mean()),
+        quantile_ranges=quantile_ranges(original, out_of=out_of),
+    )

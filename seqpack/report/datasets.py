@@ -1,24 +1,19 @@
-"""Screens of the data commands: ledger, length statistics, one pack."""
+"""What all data commands say: the ledger, and a line about a set."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from seqpack.report.numbers import bar, count, share
+from seqpack.report.numbers import count, share
 from seqpack.report.tables import plain_table
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
     from rich.table import Table
 
     from seqpack.core.ledger import Ledger
     from seqpack.io.manifest import Manifest
-    from seqpack.pipeline.stats import Stats
-
-BAR_WIDTH = 28
 
 
 def ledger_table(ledger: Ledger) -> Table:
@@ -61,48 +56,3 @@ def data_set_line(manifest: Manifest) -> str:
         f"{count(manifest.num_rows, 'pack')} of {manifest.seq_length:,} · {share(fill)} filled · "
         f"{per_pack:.1f} samples each · {manifest.strategy} · mask {manifest.mask}"
     )
-
-
-def stats_screen(stats: Stats) -> Iterator[RenderableType]:
-    """Totals, histogram, cost of every layout, warnings."""
-    ledger = stats.ledger
-    trained = share(ledger.trained / ledger.kept.tokens)
-    quantiles = " · ".join(f"{name} {value:,}" for name, value in stats.quantiles.items())
-    yield Text(
-        f"{count(ledger.read.samples, 'sample')} · {count(len(stats.files), 'file')} · handler "
-        f"{stats.handler} · template {stats.prompt_type} · {stats.engine}\n"
-        f"{stats.num_tokens:,} tokens · {trained} trained on · mean {stats.mean:,.0f} · {quantiles} · max "
-        f"{stats.maximum:,}\n"
-    )
-    yield _histogram(stats)
-    given = "" if stats.seq_length_was_given else " (suggested)"
-    yield Text(f"\nWhat each layout would cost at --seq-length {stats.seq_length:,}{given}, one epoch")
-    yield _layouts(stats)
-    yield Text(f"no packing can need fewer than {stats.fewest_rows:,} rows\n", style="dim")
-
-
-def _histogram(stats: Stats) -> Table:
-    table = plain_table(("tokens/sample", "right"), ("", "left"), ("samples", "right"), ("cumulated", "right"))
-    largest = max(bucket.samples for bucket in stats.histogram)
-    for bucket in stats.histogram:
-        mark = "  ◂ seq-length" if bucket.low <= stats.seq_length <= bucket.high else ""
-        filled = bar(bucket.samples, largest, width=BAR_WIDTH)
-        table.add_row(f"{bucket.low:,}-{bucket.high:,}", filled, f"{bucket.samples:,}", share(bucket.share) + mark)
-    return table
-
-
-def _layouts(stats: Stats) -> Table:
-    table = plain_table(
-        ("layout", "left"), ("rows", "right"), ("filled", "right"), ("tokens computed", "right"), ("", "right")
-    )
-    for layout in stats.layouts:
-        best = layout.versus_best == 1
-        row = (
-            layout.name,
-            f"{layout.rows:,}",
-            share(layout.fill),
-            f"{layout.elements:,}",
-            f"{layout.versus_best:.2f}x",
-        )
-        table.add_row(*row, style="bold" if best else "")
-    return table

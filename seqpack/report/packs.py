@@ -9,7 +9,7 @@ from rich.text import Text
 
 from seqpack.core.mask import MaskMode
 from seqpack.report.numbers import count, share
-from seqpack.report.tables import plain_table
+from seqpack.report.tables import add_text_column, plain_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -59,7 +59,7 @@ def traced_screen(traced: Traced, num_rows: int) -> Iterator[RenderableType]:
         yield Text(f"{fate.outcome}: {fate.reason}{lost}", style="yellow")
     if traced.places:
         table = plain_table(*((name, "right") for name in ("pack", "#", "sample", "tokens", "trained", "place")))
-        table.add_column("begins with", overflow="ellipsis", no_wrap=True, max_width=60)
+        add_text_column(table, "begins with")
         for place in traced.places:
             table.add_row(
                 f"{place.row}",
@@ -85,7 +85,7 @@ def matches_screen(found: Matches) -> Iterator[RenderableType]:
     if not found.matches:
         return
     table = plain_table(("pack", "right"), ("#", "right"), ("row", "left"), ("token", "right"))
-    table.add_column("there", overflow="ellipsis", no_wrap=True)
+    add_text_column(table, "there")
     for match in found.matches:
         there = Text.assemble((match.before, "dim"), (found.text, "bold"), (match.after, "dim"))
         there.plain = there.plain.replace("\n", " ")
@@ -99,7 +99,7 @@ def document_screen(row: ShownRow) -> Iterator[RenderableType]:
     """One row of a set of pretraining text: the document of every column."""
     yield Text(f"document {row.row} of {row.num_rows:,} · pretraining text: every token is trained on, nothing packed")
     table = plain_table(("column", "left"), ("tokens", "right"))
-    table.add_column("begins with", overflow="ellipsis", no_wrap=True, max_width=60)
+    add_text_column(table, "begins with")
     for document in row.documents:
         table.add_row(Text(document.key), f"{document.num_tokens:,}", Text(document.text))
     yield table
@@ -141,7 +141,7 @@ def _what(token: ShownToken) -> str:
 def _samples(pack: ShownPack) -> Table:
     table = plain_table(("#", "right"), ("sample", "left"), ("tokens", "right"), ("trained", "right"))
     table.add_column("place", justify="right")
-    table.add_column("begins with", overflow="ellipsis", no_wrap=True, max_width=60)
+    add_text_column(table, "begins with")
     for sample in pack.samples:
         place = f"{sample.first:,}-{sample.first + sample.num_tokens - 1:,}"
         counts = (f"{sample.num_tokens:,}", f"{sample.num_targets:,}", place)

@@ -11,3 +11,9 @@ def plain_table(*columns: tuple[str, str]) -> Table:
     for name, justify in columns:
         table.add_column(name, justify="right" if justify == "right" else "left")
     return table
+
+
+def add_text_column(table: Table, name: str) -> None:
+    """A last column of running text: it gets what room the others leave, and is cut off there."""
+    table.add_column(name, overflow="ellipsis", no_wrap=True, ratio=1)
+    table.expand = True

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from seqpack.io.packed import COLUMNS
 from seqpack.report.datasets import data_set_line, ledger_table
 from seqpack.report.numbers import count
+from seqpack.report.statistics import copies_line, endings_line
 
 if TYPE_CHECKING:
     from seqpack.pipeline.output import DataSetResult
+    from seqpack.pipeline.stats import Stats
     from seqpack.report.console import Console
 
 
@@ -56,3 +58,24 @@ def report_data_set(console: Console, result: DataSetResult) -> None:
             "ledger": ledger.to_dict(),
         }
     )
+
+
+def warn_of_losses(console: Console, result: Stats, *, on_overlong: str) -> None:
+    """What ``preprocess`` would warn of, and more that was seen on the way."""
+    if result.note:
+        console.note(result.note)
+    if result.endings:
+        console.note(endings_line(result.endings, result.ledger.kept.samples))
+    for finding in result.findings:
+        console.warn(finding.code, finding.text)
+    is_cut = on_overlong == "truncate"
+    for key, tokens in result.longest:
+        console.warn(
+            "SP111" if is_cut else "SP102", f"{key}: {tokens:,} tokens would be {'cut' if is_cut else 'dropped'}"
+        )
+    if copies := copies_line(result):
+        console.warn("SP140", copies)
+    if result.ledger.mended:
+        console.warn("SP115", f"text that is not Unicode in {count(result.ledger.mended, 'row')}")
+    if result.ledger.num_rejected:
+        console.warn("SP102", f"{count(result.ledger.num_rejected, 'row')} that cannot be used, see the ledger")

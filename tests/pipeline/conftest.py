@@ -57,10 +57,10 @@ class Runs:
         return repack(again, strategy, write, resolved="seed: 1\n")
 
     def stats(self, file: Path, **options: Any) -> Stats:
-        seed, workers = options.pop("seed", 1234), options.pop("workers", None)
+        seed, workers, share = (options.pop(*each) for each in (("seed", 1234), ("workers", None), ("share", 1.0)))
         read, text, length = self._input(file, options)
         assert not options, f"unknown options {options}"
-        return stats(read, text, length, seed=seed, workers=workers)
+        return stats(read, text, length, seed=seed, workers=workers, share=share)
 
     def open(self, name: str) -> PackedDataset:
         return PackedDataset.open(self.folder / name)

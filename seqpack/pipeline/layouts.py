@@ -1,0 +1,179 @@
+"""What every way of laying out samples would cost: padding, each packing strategy, other lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqpack.core.errors import DeviceError
+from seqpack.core.plan import PackPlan
+from seqpack.core.types import running_sum
+from seqpack.hooks.host import plugin_host
+from seqpack.options.data import StrategyOptions
+from seqpack.packing.planning import make_plan
+
+PADDED_BATCH = 8
+KEPT_TOKENS = 0.999
+"""A suggested length cuts at most one token in a thousand."""
+MOST_CANDIDATES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How good some packs are.
+
+    ``lower_bound`` packs are needed by any packing, ``over`` is the share of packs above that. ``design_effect`` is 1
+    where samples share packs as in a random draw, and larger where a pack holds samples of like length (its variance
+    of what depends on length, against drawing samples one by one). ``cost_cv`` is the coefficient of variation of
+    attention work per pack.
+    """
+
+    lower_bound: int
+    over: float
+    design_effect: float
+    cost_cv: float
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What one layout of the samples takes for an epoch: ``elements`` tokens, of which the share ``fill`` is real.
+
+    ``cut_samples`` are those not kept whole; ``quality`` is None where nothing is packed. ``note`` says why a strategy
+    could not be tried: all numbers are 0 then.
+    """
+
+    name: str
+    rows: int
+    elements: int
+    fill: float
+    versus_best: float
+    cut_samples: int = 0
+    quality: Quality | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """About what ``--seq-length`` would bring: packs, samples that are longer, and the share of tokens kept."""
+
+    seq_length: int
+    rows: int
+    fill: float
+    longer: int
+    kept: float
+
+
+def plan_quality(lengths: NDArray[np.int64], offsets: NDArray[np.int64], *, seq_length: int) -> Quality:
+    """Measure packs; pack ``p`` holds pieces of ``lengths[offsets[p]:offsets[p + 1]]`` tokens."""
+    packs = len(offsets) - 1
+    bound = -(-int(lengths.sum()) // seq_length)
+    cost = np.add.reduceat(lengths.astype(np.float64) ** 2, offsets[:-1])
+    return Quality(
+        bound,
+        packs / bound - 1,
+        design_effect(np.log(lengths), offsets),
+        float(cost.std() / cost.mean()),
+    )
+
+
+def design_effect(values: NDArray[np.float64], offsets: NDArray[np.int64]) -> float:
+    """1 + (values per group - 1) * intra-class correlation, by one-way analysis of variance; 1 without groups."""
+    groups, total = len(offsets) - 1, len(values)
+    if groups < 2 or total == groups:
+        return 1.0
+    sizes = np.diff(offsets)
+    means = np.add.reduceat(values, offsets[:-1]) / sizes
+    between = float((sizes * (means - values.mean()) ** 2).sum()) / (groups - 1)
+    within = float(((values - np.repeat(means, sizes)) ** 2).sum()) / (total - groups)
+    size = (total - float((sizes.astype(np.float64) ** 2).sum()) / total) / (groups - 1)
+    spread = between + (size - 1) * within
+    if spread <= 1e-12:  # all of one length: nothing can be mixed badly
+        return 1.0
+    return 1 + (total / groups - 1) * (between - within) / spread
+
+
+def layouts(
+    lengths: NDArray[np.int64], *, seq_length: int, seed: int, cut: int = 0, first: tuple[Layout, ...] = ()
+) -> tuple[Layout, ...]:
+    """Padding to the length, padding to the longest of a batch, and every packing strategy there is.
+
+    ``lengths`` fit ``seq_length``; ``cut`` of the samples behind them were shortened or left out for that. ``first``
+    are layouts that exist already.
+    """
+    batches = np.arange(0, len(lengths), PADDED_BATCH)
+    longest = np.maximum.reduceat(lengths, batches)
+    sizes = np.diff(np.append(batches, len(lengths)))
+    total = int(lengths.sum())
+    found = [
+        *first,
+        layout(f"pad to {seq_length:,}", len(lengths), len(lengths) * seq_length, total, cut),
+        layout(f"pad to longest of {PADDED_BATCH}", len(lengths), int((longest * sizes).sum()), total, cut),
+        *_packed(lengths, seq_length, seed, cut),
+    ]
+    best = min(each.elements for each in found if each.rows)
+    return tuple(replace(each, versus_best=each.elements / best) for each in found)
+
+
+def layout(name: str, rows: int, elements: int, tokens: int, cut: int = 0, quality: Quality | None = None) -> Layout:
+    """A layout that is not compared with others yet."""
+    return Layout(name, rows, elements, tokens / elements, 1.0, cut, quality)
+
+
+def of_plan(name: str, plan: PackPlan, *, num_samples: int, cut: int = 0) -> Layout:
+    """The layout that a plan over ``num_samples`` samples makes."""
+    quality = plan_quality(plan.length, plan.offsets, seq_length=plan.seq_length)
+    split = len(plan.sample) - num_samples  # each place where a sample is cut makes one piece more
+    elements = len(plan) * plan.seq_length
+    return layout(name, len(plan), elements, int(plan.length.sum()), cut + split, quality)
+
+
+def suggest_length(lengths: NDArray[np.int64], *, kept: float = KEPT_TOKENS) -> int:
+    """The smallest power of two such that cutting there keeps at least the share ``kept`` of the tokens."""
+    total, length = lengths.sum(), 2
+    while np.minimum(lengths, length).sum() < kept * total:
+        length *= 2
+    return length
+
+
+def candidates(lengths: NDArray[np.int64], *, seed: int) -> tuple[Candidate, ...]:
+    """Powers of two around the suggestion, each with about the packs that the default strategy would make.
+
+    ``about``, because samples are cut at the very length here, and ``preprocess`` cuts whole exchanges.
+    """
+    strategy = plugin_host().strategy(StrategyOptions().strategy)
+    suggested, total = suggest_length(lengths), int(lengths.sum())
+    longest = suggest_length(lengths, kept=1.0)
+    powers = [max(2, suggested >> 2) << step for step in range(MOST_CANDIDATES)]
+    found = []
+    for length in sorted({power for power in powers if power <= max(longest, suggested)}):
+        clipped = np.minimum(lengths, length)
+        rows = len(make_plan(strategy, clipped, seq_length=length, seed=seed))
+        tokens = int(clipped.sum())
+        longer = int((lengths > length).sum())
+        found.append(Candidate(length, rows, tokens / (rows * length), longer, tokens / total))
+    return tuple(found)
+
+
+def attended_share(lengths: NDArray[np.int64], rows: int, *, seq_length: int) -> float:
+    """Attention work inside samples, as a share of full triangles over ``rows`` rows."""
+    return float((lengths * (lengths + 1) // 2).sum() / (rows * (seq_length * (seq_length + 1) // 2)))
+
+
+def piece_offsets(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Sorted numbers of rows -> where each row begins, and the end: [0, 0, 3] -> [0, 2, 3]."""
+    _, sizes = np.unique(rows, return_counts=True)
+    return running_sum(sizes)
+
+
+def _packed(lengths: NDArray[np.int64], seq_length: int, seed: int, cut: int) -> Iterator[Layout]:
+    for strategy in plugin_host().strategies:
+        name = f"pack, {strategy.name}"
+        try:
+            plan = make_plan(strategy, lengths, seq_length=seq_length, seed=seed)
+        except DeviceError as error:  # a package that only this strategy needs
+            yield Layout(name, 0, 0, 0.0, 0.0, note=error.message)
+            continue
+        yield of_plan(name, plan, num_samples=len(lengths), cut=cut)
