@@ -210,10 +210,6 @@ class PackedDataset:
         """Samples in each row, int64 ``[rows]``."""
         return np.diff(self.offsets)
 
-    def input_ids(self, row: int) -> NDArray[np.int32]:
-        """The ids of one row alone, padding included."""
-        return self._input_ids[row]
-
     @property
     def tokens(self) -> NDArray[np.int32]:
         """All ids, rows back to back."""

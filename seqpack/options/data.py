@@ -38,6 +38,12 @@ class InputOptions:
         None, "Folder of LLaMA-Factory's dataset_info.json; --input then holds names of data sets.", metavar="DIR"
     )
 
+    pregrouped: bool = option(
+        False,
+        "A row may be a list of samples, which become one pack in their order, as seqpack pack groups raw files.",
+        negation=False,
+    )
+
     def columns(self) -> dict[str, Any]:
         """``--map-keys`` as a mapping; empty if not given. ConfigError if it is not a JSON object of names.
 

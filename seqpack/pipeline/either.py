@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 
-from seqpack.core.errors import ConfigError
+from seqpack.core.errors import ConfigError, DataError
+from seqpack.io.packed import DataSetPaths
+from seqpack.io.readers.hub import HUB_PREFIX, may_be_hub_name
+from seqpack.io.readers.kinds import reader_of
 from seqpack.io.sets import find_manifest
 
 
@@ -16,6 +20,7 @@ def the_set(inputs: Sequence[Path]) -> Path | None:
     """
     sets = [path for path in inputs if find_manifest(path) is not None]
     if not sets:
+        _check_found(inputs)
         return None
     prefix, manifest = sets[0], find_manifest(sets[0])
     if len(inputs) > 1:
@@ -33,3 +38,17 @@ def the_set(inputs: Sequence[Path]) -> Path | None:
             + (f", or {prefix}/* for what is in the folder" if kind == "folder" else f"; rename the {kind}"),
         )
     return prefix
+
+
+def _check_found(inputs: Sequence[Path]) -> None:
+    """DataError SP106 for a name that may be meant as that of a set, and is none; files are looked for later."""
+    for path in inputs:
+        is_name = reader_of(path) is None and not glob.has_magic(str(path)) and not str(path).startswith(HUB_PREFIX)
+        if is_name and not path.exists() and not may_be_hub_name(path) and path.name not in ("", ".."):
+            manifest = DataSetPaths.of(path).manifest
+            raise DataError(
+                "SP106",
+                f"there is neither a set {path} ({manifest} is missing, so it is unfinished or not made by seqpack), "
+                "nor a file or folder of that name",
+                help="give the prefix that was --output-prefix, or the names of raw files",
+            )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from seqpack.handlers.detect import DETECTED, Match, check_parts, detect
 from seqpack.hooks.host import plugin_host
 from seqpack.hooks.specs import DatasetCatalogue, DatasetHandler, HandlerOptions, make_handler
 from seqpack.io.readers import Record, read_records, resolve_inputs
+from seqpack.io.readers.record import elements
 from seqpack.io.shards import Shard, read_shard, whole_files
 from seqpack.options.data import InputOptions
 from seqpack.pipeline.row_sample import RowSample
@@ -39,6 +40,8 @@ class ResolvedInput:
     recipe: dict[str, Any]
     sampled: RowSample | None = None
     """Which rows are used, if not all."""
+    pregrouped: bool = False
+    """Whether a row may be a list of what are rows otherwise."""
 
     def rows(
         self, use: Callable[[Sequence[Any]], list[T]], shards: Iterable[Shard] | None = None
@@ -56,14 +59,15 @@ class ResolvedInput:
                 if self.sampled is not None and not self.sampled.takes(shard.number, record.line):
                     is_first = False
                     continue
-                try:
-                    for item in self._use(record, handler, use):
-                        yield shard.number, record, item
-                except RejectError as error:
-                    if error.missing_column and is_first:
-                        raise _wrong_columns(record, error) from error
-                    yield shard.number, record, error.reason
-                is_first = False
+                for row in elements(record) if self.pregrouped else (record,):
+                    try:
+                        for item in self._use(row, handler, use):
+                            yield shard.number, row, item
+                    except RejectError as error:
+                        if error.missing_column and is_first:
+                            raise _wrong_columns(row, error) from error
+                        yield shard.number, row, error.reason
+                    is_first = False
 
     def read_by(self, handler: DatasetHandler) -> ResolvedInput:
         """The same files, all read by another handler."""
@@ -71,7 +75,9 @@ class ResolvedInput:
 
     def _use(self, record: Record, handler: DatasetHandler, use: Callable[[Sequence[Any]], list[T]]) -> list[T]:
         if not isinstance(record.value, dict):
-            raise RejectError(f"a JSON {type(record.value).__name__}, not an object")
+            kind = type(record.value).__name__
+            hint = " (--pregrouped reads lists of samples)" if kind == "list" and not self.pregrouped else ""
+            raise RejectError(f"a JSON {kind}, not an object{hint}")
         try:
             return use(list(handler(record.value)))
         except (RejectError, SeqpackError):
@@ -91,7 +97,9 @@ def resolve_input(input: InputOptions, *, say: Say) -> ResolvedInput:
     """
     options = HandlerOptions(columns=input.columns(), json_keys=tuple(input.json_keys), dataset_dir=input.dataset_dir)
     files = resolve_inputs(input.input) if input.handler == AUTO else []
-    name = choose_handler(files, options, say=say) if input.handler == AUTO else input.handler
+    name = input.handler
+    if name == AUTO:
+        name = choose_handler(files, options, pregrouped=input.pregrouped, say=say)
     component = plugin_host().handler(name)
     handler = make_handler(component, options)
     recipe: dict[str, Any] = {"handler": component.name, "map_keys": dict(options.columns)}
@@ -106,10 +114,12 @@ def resolve_input(input: InputOptions, *, say: Say) -> ResolvedInput:
     text_keys = tuple(getattr(handler, "text_keys", ()))
     if text_keys:
         recipe |= {"json_keys": list(text_keys)}
-    return ResolvedInput(files, handlers, component.name, text_keys, recipe)
+    if input.pregrouped:
+        recipe |= {"pregrouped": True}
+    return ResolvedInput(files, handlers, component.name, text_keys, recipe, pregrouped=input.pregrouped)
 
 
-def choose_handler(files: Sequence[Path], options: HandlerOptions, *, say: Say) -> str:
+def choose_handler(files: Sequence[Path], options: HandlerOptions, *, pregrouped: bool = False, say: Say) -> str:
     """The one handler that fits the first rows of every file; DataError if a file fits none or several, or they differ.
 
     Files without rows do not count. A set of several kinds of files is refused: one handler would misread the others.
@@ -118,7 +128,8 @@ def choose_handler(files: Sequence[Path], options: HandlerOptions, *, say: Say) 
     check_parts(options.columns)
     chosen: dict[str, tuple[Path, Match]] = {}
     for file in files:
-        records = list(islice(read_records(file), FIRST_ROWS))
+        rows = read_records(file)
+        records = list(islice(chain.from_iterable(map(elements, rows)) if pregrouped else rows, FIRST_ROWS))
         if records:
             match = _detect(records, options)
             chosen.setdefault(match.handler, (file, match))
@@ -141,7 +152,10 @@ def _detect(records: Sequence[Record], options: HandlerOptions) -> Match:
     key = records[0].key
     if not rows:
         kinds = sorted({type(record.value).__name__ for record in records})
-        raise DataError("SP131", f"{key}: the first rows are {', '.join(kinds)}, not objects", help="check --input")
+        help = "lists of samples that are to share a pack are read with --pregrouped" if "list" in kinds else ""
+        raise DataError(
+            "SP131", f"{key}: the first rows are {', '.join(kinds)}, not objects", help=help or "check --input"
+        )
     matches = detect(rows, options)
     if len(matches) == 1:
         return matches[0]

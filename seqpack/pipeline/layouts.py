@@ -114,7 +114,7 @@ def layouts(
         *_packed(lengths, seq_length, seed, cut),
     ]
     best = min(each.elements for each in found if each.rows)
-    return tuple(replace(each, versus_best=each.elements / best) for each in found)
+    return tuple(replace(each, versus_best=each.elements / best) if each.rows else each for each in found)
 
 
 def layout(name: str, rows: int, elements: int, tokens: int, cut: int = 0, quality: Quality | None = None) -> Layout:

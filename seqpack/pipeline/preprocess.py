@@ -24,7 +24,9 @@ from seqpack.pipeline.compat import use_mindspeed_rules, write_mindspeed_documen
 from seqpack.pipeline.emit import emit
 from seqpack.pipeline.inputs import resolve_input
 from seqpack.pipeline.materialize import TokenSource, write_packs
-from seqpack.pipeline.output import DataSetResult, check_output, publish_set, tokenizer_record
+from seqpack.pipeline.output import DataSetResult, check_output, line_writer, publish_set, tokenizer_record
+from seqpack.pipeline.pregrouped import STRATEGY as PREGROUPED
+from seqpack.pipeline.pregrouped import check_pregrouped, group_plan
 from seqpack.pipeline.pretrain import write_documents
 from seqpack.pipeline.samples import SampleSource, check_length
 from seqpack.pipeline.spool import Spooled, spool
@@ -58,6 +60,8 @@ def preprocess(
     strategy = plugin_host().strategy(pack.strategy)
     _refuse_idle_flags(length, pack, compat)
     found = resolve_input(input, say=say)
+    if found.pregrouped:
+        check_pregrouped(pack, compat)
     if compat.compat == "mindspeed":
         # MindSpeed-LLM drops without a limit; whoever asks for its bytes gets them, and a ledger that says so
         length = dataclasses.replace(length, max_drop=1.0)
@@ -133,7 +137,7 @@ def _write_set(
     if not pack.packs:
         return _write_rows(source, spooled, aside), []
     tokens = spooled.tokens(source)
-    plan = _plan(source, strategy, tokens, length, pack)
+    plan = _plan(source, strategy, tokens, length, pack, aside)
     source.ledger.padding = write_packs(
         plan, tokens, aside, mask=pack.mask, pad_token_id=source.pad_token_id, progress=progress
     )
@@ -156,8 +160,14 @@ def _plan(
     tokens: TokenSource,
     length: LengthOptions,
     pack: PackOptions,
+    aside: DataSetPaths,
 ) -> PackPlan:
     assert length.seq_length is not None
+    if source.input.pregrouped:
+        with aside.rejects.open("a", encoding="utf-8") as rejects:
+            plan = group_plan(tokens.pieces, length, source.ledger, line_writer(rejects.write))
+        source.check_loss(length)
+        return plan
     if source.mindspeed is not None:
         return source.mindspeed.plan(tokens.lengths, np.array(source.is_kept))
     return make_plan(strategy, tokens.lengths, seq_length=length.seq_length, seed=pack.seed)
@@ -171,6 +181,8 @@ def _write_rows(source: SampleSource, spooled: Spooled, aside: DataSetPaths) -> 
 
 
 def _strategy_name(source: SampleSource, strategy: Component[PackingStrategy]) -> str:
+    if source.input.pregrouped:
+        return PREGROUPED
     return strategy.name if source.mindspeed is None else "mindspeed"
 
 

@@ -64,6 +64,12 @@ def write_documents(
 
     Documents stay whole whatever their length, since Megatron's pretraining cuts their stream into sequences.
     """
+    if input.pregrouped:
+        raise ConfigError(
+            "SP028",
+            f"--pregrouped would do nothing: handler {input.handler!r} gives pretraining text",
+            help="leave it out",
+        )
     if pack.packs:
         raise ConfigError(
             "SP133",

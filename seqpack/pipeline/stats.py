@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from seqpack.core.errors import ConfigError
 from seqpack.core.ledger import Ledger
 from seqpack.core.progress import Progress, Say, no_progress, say_nothing
+from seqpack.core.types import running_sum
 from seqpack.options.data import InputOptions, LengthOptions, TextOptions
 from seqpack.pipeline.describe import (
     Bucket,
@@ -28,10 +29,13 @@ from seqpack.pipeline.layouts import (
     Layout,
     attended_share,
     candidates,
+    layout,
     layouts,
+    plan_quality,
     suggest_length,
 )
 from seqpack.pipeline.measure import Measured, measure
+from seqpack.pipeline.pregrouped import group_offsets
 from seqpack.pipeline.row_sample import RowSample
 from seqpack.pipeline.samples import SampleSource
 from seqpack.text.labels import Finding
@@ -184,6 +188,7 @@ def stats(
             batch_size=batch_size,
             cut=len(measured.losses),
             scale=measured.seen / measured.taken if measured.taken else 1.0,
+            first=_as_grouped(measured, seq_length) if found.pregrouped else (),
         ),
     )
 
@@ -253,6 +258,20 @@ def _copies(measured: Measured, source: SampleSource) -> Copies:
 def _endings(measured: Measured, source: SampleSource) -> tuple[Ending, ...]:
     ends = measured.ends.most_common()
     return tuple(Ending(token_id, source.tokenizer.decode([token_id]), samples) for token_id, samples in ends)
+
+
+def _as_grouped(measured: Measured, seq_length: int) -> tuple[Layout, ...]:
+    """The packs that the rows of --pregrouped ask for, if all of them fit."""
+    if not len(measured.fitted):
+        return ()
+    offsets = group_offsets(measured.file, measured.line)
+    name, rows = "as grouped", len(offsets) - 1
+    tokens = np.diff(running_sum(measured.fitted)[offsets])
+    if too_long := int((tokens > seq_length).sum()):
+        why = f"{too_long:,} of {rows:,} groups have more than {seq_length:,} tokens, up to {tokens.max():,}"
+        return (Layout(name, 0, 0, 0.0, 0.0, note=why),)
+    quality = plan_quality(measured.fitted, offsets, seq_length=seq_length)
+    return (layout(name, rows, rows * seq_length, int(tokens.sum()), len(measured.losses), quality),)
 
 
 def _sampled(measured: Measured, original: NDArray[np.int64], sampled: RowSample | None) -> Sampled | None:

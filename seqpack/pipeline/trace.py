@@ -105,7 +105,8 @@ def trace(dataset: PackedDataset, key: str, *, with_tokens: bool = False, tokeni
     source = _find_source(dataset, file)
     tokenizer, note = find_tokenizer(dataset.manifest, tokenizer_dir)
     found = np.flatnonzero((pieces.source == _number(pieces.sources, source)) & (pieces.line == line))
-    places = tuple(_place(dataset, piece, tokenizer, with_tokens) for piece in found.tolist())
+    starts = dataset.piece_starts
+    places = tuple(_place(dataset, starts, piece, tokenizer, with_tokens) for piece in found.tolist())
     key = f"{source}:{line}"
     fates = tuple(_fates(dataset, key))
     if not places and not fates:
@@ -132,17 +133,18 @@ def find_text(
     tokenizer, note = find_tokenizer(dataset.manifest, tokenizer_dir)
     if tokenizer is None:
         raise DataError("SP104", f"--find needs the tokenizer of the set: {note}", help="name it with --tokenizer DIR")
+    starts = dataset.piece_starts
     matches: list[Match] = []
     rows: set[int] = set()
     num_samples = 0
     with progress("search", len(dataset.pieces), "samples") as advance:
         for first, last in _batches(dataset.pieces.length):
-            for piece, decoded in _decode(dataset, tokenizer, first, last):
+            for piece, decoded in _decode(dataset, starts, tokenizer, first, last):
                 if text in decoded:
                     num_samples += 1
                     rows.add(int(dataset.pieces.row[piece]))
                     if len(matches) < limit:
-                        matches.append(_match(dataset, tokenizer, piece, decoded, text))
+                        matches.append(_match(dataset, starts, tokenizer, piece, decoded, text))
             forget_pages(dataset.tokens)
             advance(last - first)
     return Matches(text, len(rows), num_samples, tuple(matches))
@@ -183,19 +185,22 @@ def _number(sources: tuple[str, ...], source: str) -> int:
     return sources.index(source) if source in sources else -1
 
 
-def _place(dataset: PackedDataset, piece: int, tokenizer: Tokenizer | None, with_tokens: bool) -> Place:
+def _place(
+    dataset: PackedDataset, starts: NDArray[np.int64], piece: int, tokenizer: Tokenizer | None, with_tokens: bool
+) -> Place:
     pieces = dataset.pieces
     row = int(pieces.row[piece])
-    number = piece - int(dataset.offsets[row])
+    first_piece = int(dataset.offsets[row])
+    first = int(starts[piece] - starts[first_piece])
+    end = first + int(pieces.length[piece])
     sequence = dataset[row]
-    first, end = sequence.cu_seqlens[number : number + 2].tolist()
     tokens: tuple[ShownToken, ...] = ()
     if with_tokens:
         shown = show_pack(dataset, row, with_tokens=True, tokenizer_dir=tokenizer.directory if tokenizer else None)
         tokens = shown.tokens[first:end]
     return Place(
         row,
-        number,
+        piece - first_piece,
         int(pieces.sample[piece]),
         first,
         end - 1,
@@ -225,27 +230,31 @@ def _batches(lengths: NDArray[np.int32]) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def _decode(dataset: PackedDataset, tokenizer: Tokenizer, first: int, last: int) -> Iterator[tuple[int, str]]:
-    ids = [_ids(dataset, piece).tolist() for piece in range(first, last)]
+def _decode(
+    dataset: PackedDataset, starts: NDArray[np.int64], tokenizer: Tokenizer, first: int, last: int
+) -> Iterator[tuple[int, str]]:
+    ids = [_ids(dataset, starts, piece) for piece in range(first, last)]
     return zip(range(first, last), tokenizer.decode_batch(ids), strict=True)
 
 
-def _ids(dataset: PackedDataset, piece: int) -> NDArray[np.int32]:
-    row = int(dataset.pieces.row[piece])
-    place = int(dataset.pieces.length[dataset.offsets[row] : piece].sum())
-    return dataset.input_ids(row)[place : place + int(dataset.pieces.length[piece])]
+def _ids(dataset: PackedDataset, starts: NDArray[np.int64], piece: int) -> list[int]:
+    start, length = int(starts[piece]), int(dataset.pieces.length[piece])
+    ids: list[int] = dataset.tokens[start : start + length].tolist()
+    return ids
 
 
-def _match(dataset: PackedDataset, tokenizer: Tokenizer, piece: int, decoded: str, text: str) -> Match:
+def _match(
+    dataset: PackedDataset, starts: NDArray[np.int64], tokenizer: Tokenizer, piece: int, decoded: str, text: str
+) -> Match:
     row = int(dataset.pieces.row[piece])
-    start = int(dataset.pieces.length[dataset.offsets[row] : piece].sum())
+    first_piece = int(dataset.offsets[row])
     place = decoded.index(text)
     before, after = decoded[:place], decoded[place + len(text) :]
     return Match(
         row,
-        piece - int(dataset.offsets[row]),
+        piece - first_piece,
         dataset.pieces.key(piece),
-        start + _token_at(tokenizer, _ids(dataset, piece).tolist(), place),
+        int(starts[piece] - starts[first_piece]) + _token_at(tokenizer, _ids(dataset, starts, piece), place),
         re.sub(r"\s+", " ", before)[-AROUND:],
         re.sub(r"\s+", " ", after)[:AROUND],
     )

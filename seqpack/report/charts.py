@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from seqpack.core.errors import ConfigError, DeviceError
-from seqpack.report.numbers import count, share
+from seqpack.report.numbers import count, fine_share, share
 from seqpack.report.png import write_whole
 
 if TYPE_CHECKING:
@@ -151,12 +151,14 @@ def _html_file(stats: Stats) -> bytes:
         over, mixing, balance = ("–",) * 3
         if quality:
             over, mixing, balance = (
-                f"{quality.over:.2%}".replace("%", " %"),
+                fine_share(quality.over),
                 f"{quality.design_effect:.2f}",
                 f"{quality.cost_cv:.2f}",
             )
         cells = (f"{each.rows:,}", over, share(each.fill), f"{each.cut_samples:,}", mixing, balance)
-        layouts.append((each.name, *(cells if each.rows else ("–",) * 6), f"{each.versus_best:.2f}x"))
+        layouts.append(
+            (each.name, *cells, f"{each.versus_best:.2f}x") if each.rows else (each.name, *("–",) * 6, each.note)
+        )
     lengths = [
         (f"{each.seq_length:,}", f"{each.rows:,}", share(each.fill), share(each.kept)) for each in stats.candidates
     ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from seqpack.report.numbers import bar, count, share
+from seqpack.report.numbers import bar, count, fine_share, share
 from seqpack.report.packs import short_key
 from seqpack.report.tables import plain_table
 
@@ -142,7 +142,7 @@ def _layout_cells(each: Layout) -> tuple[str, ...]:
     over, mixing, balance = "–", "–", "–"
     if quality := each.quality:
         over, mixing, balance = (
-            f"{quality.over:.2%}".replace("%", " %"),
+            fine_share(quality.over),
             f"{quality.design_effect:.2f}",
             f"{quality.cost_cv:.2f}",
         )

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from seqpack.io.packed import COLUMNS
 from seqpack.report.datasets import data_set_line, ledger_table
-from seqpack.report.numbers import count
+from seqpack.report.numbers import count, fine_share, share
 from seqpack.report.statistics import copies_line, endings_line
 
 if TYPE_CHECKING:
+    from seqpack.pipeline.grouping import Grouped
     from seqpack.pipeline.output import DataSetResult
     from seqpack.pipeline.stats import Stats
     from seqpack.report.console import Console
@@ -79,3 +80,33 @@ def warn_of_losses(console: Console, result: Stats, *, on_overlong: str) -> None
         console.warn("SP115", f"text that is not Unicode in {count(result.ledger.mended, 'row')}")
     if result.ledger.num_rejected:
         console.warn("SP102", f"{count(result.ledger.num_rejected, 'row')} that cannot be used, see the ledger")
+
+
+def report_groups(console: Console, result: Grouped, following: str) -> None:
+    """Ledger, a line about the groups, the names of the files, and what reads them."""
+    ledger, layout = result.ledger, result.layout
+    console.print(ledger_table(ledger))
+    over = fine_share(layout.quality.over) if layout.quality else "–"
+    console.show(
+        f"{count(result.num_rows, 'row')} in {count(layout.rows, 'group')} of at most "
+        f"{layout.elements // layout.rows:,} tokens · {share(layout.fill)} filled · {over} over the bound · "
+        f"{result.strategy}"
+    )
+    if lost := ledger.num_rejected + ledger.all_dropped.samples:
+        console.warn("SP102", f"{count(lost, 'row')} left out, named in {result.rejects}")
+    if ledger.mended:
+        console.warn("SP115", f"{count(ledger.mended, 'row')} had text that is not Unicode, named in {result.rejects}")
+    if result.engine.refused:
+        console.warn("SP118", f"a faster tokenizer engine was not used: {result.engine.refused}")
+    console.show(f"wrote {result.path}")
+    console.note(f"next: {following}")
+    console.result(
+        {
+            "path": str(result.path),
+            "rejects": str(result.rejects),
+            "rows": result.num_rows,
+            "strategy": result.strategy,
+            "groups": dataclasses.asdict(layout),
+            "ledger": ledger.to_dict(),
+        }
+    )

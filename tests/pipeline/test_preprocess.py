@@ -246,7 +246,7 @@ def test_rejected_rows_are_counted_and_named(runs, write_jsonl):
     result = runs.preprocess(file, max_drop=1.0)
     reasons = [
         (2, "empty 'output'"),
-        (3, "a JSON list, not an object"),
+        (3, "a JSON list, not an object (--pregrouped reads lists of samples)"),
         (4, "'output' is int, not text"),
         (5, "a JSON NoneType, not an object"),
         (6, "'history' is not a list of [user, assistant] pairs of text"),

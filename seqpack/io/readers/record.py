@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,29 @@ class Record:
     @property
     def key(self) -> str:
         return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Element(Record):
+    """Element ``number``, from 1, of a row that is a list."""
+
+    number: int = 0
+
+    @property
+    def key(self) -> str:
+        return f"{self.file}:{self.line}[{self.number}]"
+
+
+def elements(record: Record) -> Iterator[Record]:
+    """The elements of a row that is a list; any other row, and an empty list, is itself.
+
+    What was mended in the row counts at its first element.
+    """
+    if not isinstance(record.value, list) or not record.value:
+        yield record
+        return
+    for number, value in enumerate(record.value, 1):
+        yield Element(record.file, record.line, value, record.num_mended if number == 1 else 0, number)
 
 
 @dataclass(frozen=True, slots=True)
