@@ -11,7 +11,7 @@ from seqpack.options.output import OutputOptions
 from seqpack.options.screens import ForecastOptions
 
 if TYPE_CHECKING:
-    from seqpack.pipeline.stats import Stats
+    from seqpack.pipeline.forecast import Stats
     from seqpack.report.console import Console
 
 
@@ -74,8 +74,12 @@ def _measure_files(
     report_inputs(console, input.input, [Path(file) for file in result.files])
     flags = given_flags(input, text, length, leave=("seq_length",))
     files = [Path(file) for file in result.files]
-    words = ("seqpack", "preprocess", *input.input, *flags, "--seq-length", result.seq_length, "--neat-pack")
-    _report(result, forecast, console, command_line(*words, "-o", set_name(files)))
+    words: tuple[object, ...] = ("seqpack", "preprocess", *input.input, *flags)
+    if result.source == "pretraining text":
+        words = (*words, "-o", set_name(files, folder="text"))
+    else:
+        words = (*words, "--seq-length", result.seq_length, "--neat-pack", "-o", set_name(files))
+    _report(result, forecast, console, command_line(*words))
     warn_of_losses(console, result, on_overlong=length.on_overlong)
     console.result(result.to_dict())
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from seqpack.core.errors import ConfigError
 from seqpack.options.field import option
 
+MATCHES_LISTED = 20
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShowOptions:
@@ -21,7 +23,7 @@ class ShowOptions:
         None, "Where this row of the raw data went: its packs, or why it is in none.", metavar="FILE:LINE"
     )
     find: str | None = option(None, "Packs whose samples contain this text, special tokens included.", metavar="TEXT")
-    limit: int = option(20, "Matches of --find that are listed; all are counted.", min=1)
+    limit: int = option(MATCHES_LISTED, "Matches of --find that are listed; all are counted.", min=1)
     tokens: bool = option(False, "List every token: id, text, label, position, segment.")
     mask: bool = option(True, "Draw who may attend to whom.")
     mask_png: Path | None = option(
@@ -37,6 +39,8 @@ class ShowOptions:
             raise ConfigError("SP001", f"{' and '.join(asked)} ask for different things", help="give one of them")
         if self.find == "":
             raise ConfigError("SP001", "--find asks for an empty text, which every sample contains", help="name a text")
+        if self.find is None and self.limit != MATCHES_LISTED:
+            raise ConfigError("SP028", "--limit would do nothing: it counts matches of --find", help="add --find TEXT")
         if self.find is not None and self.tokens:
             raise ConfigError(
                 "SP028", "--tokens would do nothing: --find lists matches", help="look at one of the packs with --pack"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -55,10 +56,9 @@ class ResolvedInput:
         for shard in whole_files(self.files) if shards is None else shards:
             handler = self.handlers[shard.number]
             is_first = shard.first_line == 1
-            for record in read_shard(shard):
-                if self.sampled is not None and not self.sampled.takes(shard.number, record.line):
+            for record in read_shard(shard, wanted=self._wanted(shard)):
+                if self.sampled is not None and record.line != shard.first_line:
                     is_first = False
-                    continue
                 for row in elements(record) if self.pregrouped else (record,):
                     try:
                         for item in self._use(row, handler, use):
@@ -68,6 +68,9 @@ class ResolvedInput:
                             raise _wrong_columns(row, error) from error
                         yield shard.number, row, error.reason
                     is_first = False
+
+    def _wanted(self, shard: Shard) -> Callable[[int], bool] | None:
+        return None if self.sampled is None else partial(self.sampled.takes, shard.number)
 
     def read_by(self, handler: DatasetHandler) -> ResolvedInput:
         """The same files, all read by another handler."""

@@ -122,6 +122,15 @@ def layout(name: str, rows: int, elements: int, tokens: int, cut: int = 0, quali
     return Layout(name, rows, elements, tokens / elements, 1.0, cut, quality)
 
 
+def concatenated(lengths: NDArray[np.int64], seq_length: int) -> Layout:
+    """All documents as one stream that is cut every ``seq_length`` tokens, the usual way to pretrain."""
+    total = int(lengths.sum())
+    rows = -(-total // seq_length)
+    ends = np.cumsum(lengths)
+    cut = int(((ends - 1) // seq_length > (ends - lengths) // seq_length).sum())
+    return layout("concatenate and cut", rows, rows * seq_length, total, cut)
+
+
 def of_plan(name: str, plan: PackPlan, *, num_samples: int, cut: int = 0) -> Layout:
     """The layout that a plan over ``num_samples`` samples makes."""
     quality = plan_quality(plan.length, plan.offsets, seq_length=plan.seq_length)

@@ -60,7 +60,7 @@ def preprocess(
     strategy = plugin_host().strategy(pack.strategy)
     _refuse_idle_flags(length, pack, compat)
     found = resolve_input(input, say=say)
-    if found.pregrouped:
+    if found.pregrouped and not found.text_keys:
         check_pregrouped(pack, compat)
     if compat.compat == "mindspeed":
         # MindSpeed-LLM drops without a limit; whoever asks for its bytes gets them, and a ledger that says so

@@ -64,24 +64,13 @@ def write_documents(
 
     Documents stay whole whatever their length, since Megatron's pretraining cuts their stream into sequences.
     """
-    if input.pregrouped:
-        raise ConfigError(
-            "SP028",
-            f"--pregrouped would do nothing: handler {input.handler!r} gives pretraining text",
-            help="leave it out",
-        )
+    refuse_sample_flags(input, text)
     if pack.packs:
         raise ConfigError(
             "SP133",
             f"handler {input.handler!r} gives pretraining text, which cannot be packed yet",
             help="leave out --pack and --neat-pack; Megatron's pretraining fills its sequences by itself",
         )
-    refuse_idle(
-        text,
-        SAMPLE_FLAGS,
-        because=f"handler {input.handler!r} gives pretraining text, which has no template and is trained on as a whole",
-        help="leave it out, or choose the --handler of a conversation",
-    )
     paths = PretrainPaths(write.output_prefix, input.text_keys)
     check_output(paths, write, packs=False)
     source = DocumentSource.open(input, text, length, compat)
@@ -111,6 +100,19 @@ def write_documents(
     for note in _notes(manifest, length):
         say(note)
     return DataSetResult(paths, manifest, sources=tuple(input.files))
+
+
+def refuse_sample_flags(input: ResolvedInput, text: TextOptions) -> None:
+    """ConfigError SP028 for flags that only mean something for conversations."""
+    if input.pregrouped:
+        why = f"handler {input.handler!r} gives pretraining text"
+        raise ConfigError("SP028", f"--pregrouped would do nothing: {why}", help="leave it out")
+    refuse_idle(
+        text,
+        SAMPLE_FLAGS,
+        because=f"handler {input.handler!r} gives pretraining text, which has no template and is trained on as a whole",
+        help="leave it out, or choose the --handler of a conversation",
+    )
 
 
 @dataclass(frozen=True, slots=True)

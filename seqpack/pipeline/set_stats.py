@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from seqpack.core.errors import ConfigError, DataError
 from seqpack.io.packed import PackedDataset
 from seqpack.io.sets import DocumentSet, open_set
-from seqpack.pipeline.layouts import Layout, layout, plan_quality, suggest_length
-from seqpack.pipeline.stats import BATCH_SIZE, Stats, forecast
+from seqpack.pipeline.forecast import BATCH_SIZE, Stats, forecast
+from seqpack.pipeline.layouts import Layout, concatenated, layout, plan_quality, suggest_length
 
 
 def set_stats(prefix: Path, *, seq_length: int | None, seed: int, batch_size: int = BATCH_SIZE) -> Stats:
@@ -27,7 +27,7 @@ def set_stats(prefix: Path, *, seq_length: int | None, seed: int, batch_size: in
     if isinstance(dataset, DocumentSet):
         lengths = _document_lengths(dataset)
         length = seq_length or suggest_length(lengths)
-        fitted, own = np.minimum(lengths, length), (_concatenated(lengths, length),)
+        fitted, own = np.minimum(lengths, length), (concatenated(lengths, length),)
     else:
         lengths = _sample_lengths(dataset)
         length = seq_length or dataset.manifest.seq_length or suggest_length(lengths, kept=1.0)
@@ -71,15 +71,6 @@ def _document_lengths(dataset: DocumentSet) -> NDArray[np.int64]:
     if not lengths.any():
         raise DataError("SP109", f"{dataset.paths.prefix} has no tokens", help="check what it was made from")
     return lengths[lengths > 0]
-
-
-def _concatenated(lengths: NDArray[np.int64], length: int) -> Layout:
-    """All documents as one stream that is cut every ``length`` tokens, the usual way to pretrain."""
-    total = int(lengths.sum())
-    rows = -(-total // length)
-    ends = np.cumsum(lengths)
-    cut = int(((ends - 1) // length > (ends - lengths) // length).sum())
-    return layout("concatenate and cut", rows, rows * length, total, cut)
 
 
 def _own_layouts(dataset: PackedDataset, asked: int) -> tuple[Layout, ...]:

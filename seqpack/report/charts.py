@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Literal
 from seqpack.core.errors import ConfigError, DeviceError
 from seqpack.report.numbers import count, fine_share, share
 from seqpack.report.png import write_whole
+from seqpack.report.statistics import noun
 
 if TYPE_CHECKING:
-    from seqpack.pipeline.stats import Stats
+    from seqpack.pipeline.forecast import Stats
 
 WIDTH, LEFT, RIGHT = 960, 76, 56
 TOP, HEIGHT = 92, 260
@@ -166,7 +167,7 @@ def _html_file(stats: Stats) -> bytes:
     files = "".join(f"<li>{escape(file)}</li>" for file in stats.files)
     body = (
         to_svg(draw(stats)),
-        "<h2>Tokens per sample</h2>",
+        f"<h2>Tokens per {noun(stats)}</h2>",
         _html_table(tuple(stats.describe), described),
         f"<h2>Layouts at --seq-length {stats.seq_length:,}</h2>",
         _html_table(names, layouts),
@@ -209,7 +210,7 @@ def _title(stats: Stats) -> str:
 
 def _heading(stats: Stats) -> Iterator[Shape]:
     yield Label(24, 34, _title(stats), size=20)
-    samples = count(int(stats.describe["count"]), "sample")
+    samples = count(int(stats.describe["count"]), noun(stats))
     quantiles = " · ".join(f"{name} {value:,}" for name, value in stats.quantiles.items())
     totals = f"{samples} · {stats.num_tokens:,} tokens · mean {stats.mean:,.0f} · {quantiles} · max {stats.maximum:,}"
     if taken := stats.sampled:
@@ -236,8 +237,8 @@ def _histogram(stats: Stats) -> Iterator[Shape]:
     curve: list[tuple[float, float]] = [(LEFT, bottom)]
     curve += [(LEFT + (n + 1) * step, bottom - bucket.share * HEIGHT) for n, bucket in enumerate(buckets)]
     yield Stroke(tuple(curve), CURVE, 2)
-    yield Label((LEFT + WIDTH - RIGHT) / 2, bottom + 38, "tokens in a sample", anchor="middle", colour=PALE)
-    yield Label(LEFT, TOP - 10, "samples", anchor="end", colour=PALE)
+    yield Label((LEFT + WIDTH - RIGHT) / 2, bottom + 38, f"tokens in a {noun(stats)}", anchor="middle", colour=PALE)
+    yield Label(LEFT, TOP - 10, f"{noun(stats)}s", anchor="end", colour=PALE)
     yield Label(WIDTH - RIGHT, TOP - 10, "cumulated", anchor="middle", colour=CURVE)
     place = LEFT + step * _place(stats.seq_length, [bucket.low for bucket in buckets] + [buckets[-1].high + 1])
     for low, high in pairwise(range(TOP, bottom + 1, 8)):

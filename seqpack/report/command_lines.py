@@ -34,10 +34,10 @@ def command_line(*words: object) -> str:
     return shlex.join(map(str, words))
 
 
-def set_name(files: Sequence[Path]) -> str:
+def set_name(files: Sequence[Path], folder: str = "packs") -> str:
     """A prefix for a set of these files: ``packs/train`` for ``data/train.jsonl.gz``."""
     name = files[0].name.partition(".")[0] if len(files) == 1 else ""
-    return f"packs/{name if name.isascii() and name.isidentifier() else 'mine'}"
+    return f"{folder}/{name if name.isascii() and name.isidentifier() else 'mine'}"
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from seqpack.pipeline.characters import Characters
+    from seqpack.pipeline.forecast import Ending, Stats
     from seqpack.pipeline.layouts import Layout
-    from seqpack.pipeline.stats import Ending, Stats
 
 BAR_WIDTH = 28
 ENDINGS_LISTED = 3
@@ -81,18 +81,22 @@ def _quoted(text: str) -> str:
     return repr(text)[1:-1]
 
 
+def noun(stats: Stats) -> str:
+    """What is measured one by one."""
+    return "document" if stats.source == "pretraining text" else "sample"
+
+
 def _what(stats: Stats) -> str:
     """What was measured."""
-    files = count(len(stats.files), "file")
-    made = f"handler {stats.handler} · template {stats.prompt_type}"
-    samples = count(int(stats.describe["count"]), "document" if stats.source == "pretraining text" else "sample")
-    if stats.source != "raw files":
-        return f"{stats.source} · {samples} from {files} · {made}"
     part = ""
     if taken := stats.sampled:
         part = f"{taken.share:.4%}".replace("%", "").rstrip("0").rstrip(".")
         part = f" from {part} % of the rows ({taken.taken:,} of {taken.seen:,}, --seed {taken.seed})"
-    return f"{samples}{part} · {files} · {made} · {stats.engine}"
+    measured = count(int(stats.describe["count"]), noun(stats)) + part
+    parts = (measured, count(len(stats.files), "file"), f"handler {stats.handler}", f"template {stats.prompt_type}")
+    source = () if stats.source == "raw files" else (stats.source,)
+    engine = (stats.engine,) if stats.engine else ()
+    return " · ".join((*source, *parts, *engine))
 
 
 def _totals(stats: Stats) -> str:

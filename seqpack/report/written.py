@@ -11,9 +11,9 @@ from seqpack.report.numbers import count, fine_share, share
 from seqpack.report.statistics import copies_line, endings_line
 
 if TYPE_CHECKING:
+    from seqpack.pipeline.forecast import Stats
     from seqpack.pipeline.grouping import Grouped
     from seqpack.pipeline.output import DataSetResult
-    from seqpack.pipeline.stats import Stats
     from seqpack.report.console import Console
 
 

@@ -33,6 +33,7 @@ def test_the_mask_as_a_file(cli, packed, tmp_path):
         (("--find", ""), "SP001", "empty text"),
         (("--find", "x", "--tokens"), "SP028", "--tokens would do nothing"),
         (("--sample", "a:1", "--mask-png", "m.png"), "SP028", "--mask-png would do nothing"),
+        (("--limit", 5), "SP028", "--limit would do nothing"),
         (("--mask-png", "m.jpg"), "SP001", ".png"),
     ],
 )

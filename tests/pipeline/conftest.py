@@ -23,10 +23,11 @@ from seqpack.options.data import (
     WorkOptions,
     WriteOptions,
 )
+from seqpack.pipeline.forecast import Stats
 from seqpack.pipeline.output import DataSetResult
 from seqpack.pipeline.preprocess import preprocess
 from seqpack.pipeline.repack import repack
-from seqpack.pipeline.stats import Stats, stats
+from seqpack.pipeline.stats import stats
 
 T = TypeVar("T")
 

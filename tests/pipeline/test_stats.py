@@ -86,6 +86,29 @@ def test_documents_are_measured(runs, write_jsonl):
     assert first.cut_samples == 1, "5 and 1, 6, 2 and 4 tokens: only the second document is cut"
 
 
+def test_text_and_the_set_made_of_it_measure_the_same(runs, write_jsonl):
+    file = write_jsonl([{"text": " water" * n} for n in (5, 9, 4, 70)] + [{"text": ""}])
+    runs.preprocess(file, "text", append_eod=True, max_drop=1.0)
+    raw = runs.stats(file, append_eod=True, seq_length=16)
+    made = set_stats(runs.folder / "text", seq_length=16, seed=1234)
+    same = ("describe", "quantiles", "histogram", "layouts", "steps", "candidates", "ledger", "source", "handler")
+    assert [name for name in same if getattr(raw, name) != getattr(made, name)] == []
+    assert raw.num_tokens == 5 + 9 + 4 + 70 + 4 == raw.ledger.kept.tokens
+    assert runs.stats(file, append_eod=True).seq_length == 128
+    for options, flag in (({"on_overlong": "drop"}, "--on-overlong"), ({"prompt_type": "llama3"}, "--prompt-type")):
+        with pytest.raises(ConfigError, match=f"{flag} would do nothing"):
+            runs.stats(file, **options)
+
+
+def test_a_part_of_the_documents(runs, write_jsonl):
+    file = write_jsonl([{"text": " water" * (n % 37 + 1)} for n in range(400)])
+    found, whole = runs.stats(file, share=0.25), runs.stats(file)
+    assert (found.sampled.seen, found.sampled.taken) == (400, found.ledger.read.samples)
+    assert abs(found.sampled.num_tokens - whole.num_tokens) < 4 * found.sampled.tokens_error
+    with pytest.raises(ConfigError, match="takes none of 400 rows"):
+        runs.stats(file, share=1e-9)
+
+
 def test_attention_inside_samples(runs, alpaca):
     found = runs.stats(alpaca, seq_length=256)
     runs.preprocess(alpaca, seq_length=256, neat_pack=True)

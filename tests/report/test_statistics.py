@@ -9,8 +9,8 @@ import pytest
 from seqpack.core.ledger import Ledger
 from seqpack.pipeline.characters import Characters
 from seqpack.pipeline.describe import Bucket
+from seqpack.pipeline.forecast import Copies, Ending, Sampled, Stats, Steps
 from seqpack.pipeline.layouts import Candidate, Layout, Quality
-from seqpack.pipeline.stats import Copies, Ending, Sampled, Stats, Steps
 from seqpack.report.statistics import characters_screen, copies_line, endings_line, stats_screen
 from tests.report.test_packs import plain
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,15 @@ NEAR_END = 16
 """JSON's longest literals and escapes are shorter: an error this near to the end may only lack what comes next."""
 
 
-def read_json_lines(path: Path, part: Part | None = None) -> Iterator[Record]:
-    """One value per line, of the bytes ``part`` if it is given; blank lines are passed over."""
+def read_json_lines(
+    path: Path, part: Part | None = None, *, wanted: Callable[[int], bool] | None = None
+) -> Iterator[Record]:
+    """One value per line, of the bytes ``part`` if it is given; blank lines are passed over.
+
+    ``wanted`` is asked about the number of each line that is not blank, and those it declines are not parsed.
+    """
     for number, line in text_lines(path, part):
-        if line.isspace():
+        if line.isspace() or (wanted is not None and not wanted(number)):
             continue
         try:
             # without its end, after which JSON's columns would count from 1 again
