@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seqpack.options.data import InputOptions, StrategyOptions, WorkOptions, WriteOptions
-from seqpack.options.either import OptionalTextOptions
+from seqpack.options.either import FilesOrSetOptions, OptionalTextOptions
 from seqpack.options.output import OutputOptions
 from seqpack.options.pack import PackLengthOptions
 from seqpack.options.resolved import Resolved
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def pack(
-    input: InputOptions,
+    input: FilesOrSetOptions,
     text: OptionalTextOptions,
     length: PackLengthOptions,
     strategy: StrategyOptions,

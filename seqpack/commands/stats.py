@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seqpack.options.data import InputOptions, LengthOptions, TextOptions, WorkOptions
-from seqpack.options.either import ForecastLengthOptions, OptionalTextOptions
+from seqpack.options.either import FilesOrSetOptions, ForecastLengthOptions, OptionalTextOptions
 from seqpack.options.output import OutputOptions
 from seqpack.options.screens import ForecastOptions
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def stats(
-    input: InputOptions,
+    input: FilesOrSetOptions,
     text: OptionalTextOptions,
     length: ForecastLengthOptions,
     forecast: ForecastOptions,

@@ -7,10 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seqpack.core.errors import ConfigError
-from seqpack.options.data import LengthOptions, TextOptions
+from seqpack.options.data import InputOptions, LengthOptions, TextOptions
 from seqpack.options.field import option
 
 AUTO = "auto"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FilesOrSetOptions(InputOptions):
+    """Input"""
+
+    input: list[Path] = option(
+        help="Files, folders or 'patterns' of raw data, or org/name on the Hugging Face hub, as preprocess takes them; or "
+        "the PREFIX of a set that preprocess made.",
+        positional=True,
+        flags=("--input",),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
