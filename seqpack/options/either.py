@@ -18,8 +18,8 @@ class FilesOrSetOptions(InputOptions):
     """Input"""
 
     input: list[Path] = option(
-        help="Files, folders or 'patterns' of raw data, or org/name on the Hugging Face hub, as preprocess takes them; or "
-        "the PREFIX of a set that preprocess made.",
+        help="Files, folders or 'patterns' of raw data, or org/name on the Hugging Face hub, as preprocess takes them; "
+        "or the PREFIX of a set that preprocess made.",
         positional=True,
         flags=("--input",),
     )
