@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from seqpack.core.ledger import Ledger
 from seqpack.pipeline.describe import Bucket, describe, histogram, mean_error, quantile_ranges, quantiles
-from seqpack.pipeline.layouts import Candidate, Layout, attended_share, candidates, layouts
+from seqpack.pipeline.layouts import PACKED_BY_DEFAULT, Candidate, Layout, attended_share, candidates, layouts
 from seqpack.pipeline.row_sample import RowSample
 from seqpack.text.labels import Finding
 
@@ -56,7 +56,7 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Optimizer steps of an epoch at ``batch_size`` rows each: one sample per row, and packed in the fewest rows."""
+    """Optimizer steps of an epoch at ``batch_size`` rows each: one sample per row, and packed by the default strategy."""
 
     batch_size: int
     unpacked: int
@@ -120,9 +120,8 @@ def forecast(
     Layouts count ``scale`` times as many rows as there are.
     """
     found = layouts(fitted, seq_length=seq_length, seed=seed, cut=cut, first=first)
-    packed = [each.rows for each in found[len(first) :] if each.quality is not None]
-    fewest = min(packed, default=len(fitted))
-    rows = round(fewest * scale)
+    (packed,) = [each.rows for each in found if each.name == PACKED_BY_DEFAULT]
+    rows = round(packed * scale)
     samples = round(len(fitted) * scale)
     return {
         "seq_length": seq_length,
@@ -136,7 +135,7 @@ def forecast(
         "histogram": histogram(original),
         "layouts": tuple(_scaled(each, scale) for each in found),
         "fewest_rows": round(-(-int(fitted.sum()) // seq_length) * scale),
-        "attended_share": attended_share(fitted, fewest, seq_length=seq_length),
+        "attended_share": attended_share(fitted, packed, seq_length=seq_length),
         "steps": Steps(batch_size, -(-samples // batch_size), -(-rows // batch_size), batch_size * samples / rows),
         "candidates": candidates(original, seed=seed),
     }

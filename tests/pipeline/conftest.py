@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pytest
 
+from seqpack.core.errors import DeviceError
 from seqpack.core.progress import say_nothing
+from seqpack.hooks.host import plugin_host
 from seqpack.io.packed import PackedDataset
 from seqpack.options.compat import CompatOptions
 from seqpack.options.data import (
@@ -23,6 +26,7 @@ from seqpack.options.data import (
     WorkOptions,
     WriteOptions,
 )
+from seqpack.packing.planning import make_plan
 from seqpack.pipeline.forecast import Stats
 from seqpack.pipeline.output import DataSetResult
 from seqpack.pipeline.preprocess import preprocess
@@ -108,3 +112,16 @@ def samples(dataset: PackedDataset) -> Counter[tuple[tuple[int, ...], tuple[int,
         for start, end in zip(starts, ends, strict=False):
             found[tuple(row.input_ids[start:end].tolist()), tuple(row.labels[start:end].tolist())] += 1
     return found
+
+
+def whole_strategies() -> list[str]:
+    """Names of the strategies that can be used here and keep samples whole."""
+    names = []
+    for strategy in plugin_host().strategies:
+        try:
+            plan = make_plan(strategy, np.full(9, 3), seq_length=4, seed=1)
+        except DeviceError:  # it needs a package that is not installed
+            continue
+        if len(plan.sample) == 9:
+            names.append(strategy.name)
+    return names

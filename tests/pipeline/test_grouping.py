@@ -12,13 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqpack.core.errors import ConfigError, DataError, DataLossError
-from seqpack.hooks.host import plugin_host
 from seqpack.options.data import InputOptions, LengthOptions, StrategyOptions, TextOptions, WriteOptions
 from seqpack.pipeline.grouping import Grouped, group_rows
-from tests.pipeline.conftest import Runs, samples, take
+from tests.pipeline.conftest import Runs, samples, take, whole_strategies
 
-NAMES = [strategy.name for strategy in plugin_host().strategies]
-"""Strategies that keep samples whole; one that cuts them must be left out here."""
+NAMES = whole_strategies()
 
 
 def group(runs: Runs, file: Path, name: str = "groups.jsonl", **options: object) -> Grouped:

@@ -10,21 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqpack.core.errors import ConfigError, DataError, FormatError
-from seqpack.hooks.host import plugin_host
 from seqpack.io.sets import DocumentSet, open_set
 from seqpack.pipeline.documents import show_document
 from seqpack.pipeline.trace import find_text, trace
+from tests.pipeline.conftest import Runs, whole_strategies
 
 LENGTHS = st.lists(st.integers(1, 90), min_size=1, max_size=12)
-STRATEGIES = st.sampled_from([strategy.name for strategy in plugin_host().strategies])
+STRATEGIES = st.sampled_from(whole_strategies())
 
 
 @settings(max_examples=12)
 @given(lengths=LENGTHS, strategy=STRATEGIES, again=STRATEGIES, seed=st.integers(0, 3))
 def test_every_token_has_its_row(tmp_path_factory, tokenizer_dir, lengths, strategy, again, seed):
     """The tokens of the unpacked set, where line and row are one, are found in the packs where ``trace`` says."""
-    from tests.pipeline.conftest import Runs
-
     folder = tmp_path_factory.mktemp("sets")
     file = folder / "rows.jsonl"
     rows = [{"instruction": f"Say {n}.", "output": " water" * length} for n, length in enumerate(lengths)]
