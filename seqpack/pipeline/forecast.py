@@ -56,7 +56,7 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Optimizer steps of an epoch at ``batch_size`` rows each: one sample per row, and packed by the default strategy."""
+    """Optimizer steps of an epoch of ``batch_size`` rows each: unpacked, and packed by the default strategy."""
 
     batch_size: int
     unpacked: int
