@@ -32,11 +32,17 @@ def test_the_forecast_comes_true(runs, alpaca, on_overlong, seq_length, strategy
     assert layout.rows == made.manifest.num_rows
     assert layout.elements == made.manifest.num_rows * seq_length
     assert layout.fill == pytest.approx(made.ledger.kept.tokens / layout.elements)
-    assert layout.cut_samples == made.ledger.truncated.samples + made.ledger.all_dropped.samples
+    assert layout.cut_samples == num_cut(made.ledger, runs.open("out"))
     assert_measured(layout, runs.open("out"))
     made.ledger.padding = 0
     assert found.ledger == made.ledger
     assert found.seq_length == seq_length and found.seq_length_was_given
+
+
+def num_cut(ledger, dataset) -> int:
+    """Samples that were shortened, left out, or lie in several pieces."""
+    in_pieces = (np.bincount(dataset.pieces.sample) > 1).sum()
+    return ledger.truncated.samples + ledger.all_dropped.samples + in_pieces
 
 
 def assert_measured(layout, dataset):
@@ -60,10 +66,11 @@ def test_the_forecast_of_repacking_comes_true(runs, alpaca):
         again = {"max_drop": 1.0, **options, "seq_length": found.seq_length}
         for layout in others:
             strategy = layout.name.removeprefix("pack, ")
-            if strategy != layout.name:
+            if strategy != layout.name and not layout.note:
                 made = runs.repack("first", "again", strategy=strategy, overwrite=True, **again)
-                assert (layout.rows, layout.cut_samples) == (made.manifest.num_rows, made.ledger.all_dropped.samples)
-                assert_measured(layout, runs.open("again"))
+                again_set = runs.open("again")
+                assert (layout.rows, layout.cut_samples) == (len(again_set), num_cut(made.ledger, again_set))
+                assert_measured(layout, again_set)
         assert bool(found.longest) == (found.seq_length == 100)
 
 
@@ -262,7 +269,8 @@ def test_layouts_by_brute_force(lengths):
     assert found["pad to 5,000"].elements == 5000 * len(lengths)
     assert found["pad to longest of 8"].elements == sum(int(batch.max()) * len(batch) for batch in batches)
     assert {"pack, best-fit", "pack, greedy"} < set(found)
-    best = min(layout.elements for layout in found.values())
-    for layout in found.values():
+    tried = [layout for layout in found.values() if not layout.note]
+    best = min(layout.elements for layout in tried)
+    for layout in tried:
         assert layout.fill == pytest.approx(lengths.sum() / layout.elements)
         assert layout.versus_best == pytest.approx(layout.elements / best)
