@@ -135,19 +135,19 @@ def find_text(
         raise DataError("SP104", f"--find needs the tokenizer of the set: {note}", help="name it with --tokenizer DIR")
     starts = dataset.piece_starts
     matches: list[Match] = []
-    rows: set[int] = set()
-    num_samples = 0
+    num_samples, num_rows, last_row = 0, 0, -1
     with progress("search", len(dataset.pieces), "samples") as advance:
         for first, last in _batches(dataset.pieces.length):
             for piece, decoded in _decode(dataset, starts, tokenizer, first, last):
                 if text in decoded:
                     num_samples += 1
-                    rows.add(int(dataset.pieces.row[piece]))
+                    num_rows += int(dataset.pieces.row[piece]) != last_row  # pieces stand in the order of the rows
+                    last_row = int(dataset.pieces.row[piece])
                     if len(matches) < limit:
                         matches.append(_match(dataset, starts, tokenizer, piece, decoded, text))
             forget_pages(dataset.tokens)
             advance(last - first)
-    return Matches(text, len(rows), num_samples, tuple(matches))
+    return Matches(text, num_rows, num_samples, tuple(matches))
 
 
 def _split(key: str) -> tuple[str, int]:

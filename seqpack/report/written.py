@@ -69,7 +69,7 @@ def warn_of_losses(console: Console, result: Stats, *, on_overlong: str) -> None
         console.note(endings_line(result.endings, result.ledger.kept.samples))
     for finding in result.findings:
         console.warn(finding.code, finding.text)
-    is_cut = on_overlong == "truncate"
+    is_cut = on_overlong != "drop"
     for key, tokens in result.longest:
         console.warn(
             "SP111" if is_cut else "SP102", f"{key}: {tokens:,} tokens would be {'cut' if is_cut else 'dropped'}"

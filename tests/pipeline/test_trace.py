@@ -119,6 +119,7 @@ def test_a_text_is_found_where_it_is(mixed, monkeypatch):
         assert rest.count("grape") > later.count("grape") or "grape" not in later[:5]
     (other,) = [match for match in found.matches if match.key.endswith(":5")]
     assert other.before.endswith("one ") and other.after.startswith(" and two")
+    assert found.num_rows == len({match.row for match in found.matches})
     assert len(find_text(mixed, "grape", limit=1).matches) == 1
     assert find_text(mixed, "grape", limit=1).num_samples == 2
     assert find_text(mixed, "<|im_end|>", limit=1).num_samples == 3, "special tokens count"
