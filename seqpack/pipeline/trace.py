@@ -151,7 +151,7 @@ def find_text(
 
 
 def _split(key: str) -> tuple[str, int]:
-    file, _, line = key.rpartition(":")
+    file, _, line = re.sub(r"\[\d+\]$", "", key).rpartition(":")  # rejects name elements of a row: a.jsonl:5[2]
     if not file or not line.isascii() or not line.isdecimal() or int(line) < 1:
         raise ConfigError(
             "SP112", f"--sample {key} is not FILE:LINE", help="like --sample train.jsonl:17; lines count from 1"

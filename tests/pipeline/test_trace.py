@@ -91,6 +91,14 @@ def test_a_row_that_is_not_there(mixed, key, said):
     assert error.value.code == "SP112"
 
 
+def test_an_element_of_a_row_is_asked_for_as_rejects_name_it(runs, write_jsonl):
+    group = [{"instruction": "Hi", "output": "a"}, {"instruction": "Hi", "output": ""}]
+    runs.preprocess(write_jsonl([group]), "set", seq_length=64, pregrouped=True, pack=True, max_drop=1.0)
+    (line,) = runs.open("set").paths.rejects.read_text().splitlines()
+    traced = trace(runs.open("set"), json.loads(line)["key"])
+    assert len(traced.places) == 1 and [fate.outcome for fate in traced.fates] == ["rejected"]
+
+
 def test_a_name_that_fits_two_files(runs, write_jsonl):
     files = [write_jsonl([{"instruction": "Hi", "output": "a"}], f"{folder}/d.jsonl") for folder in "ab"]
     runs.preprocess(files, "two")

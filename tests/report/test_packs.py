@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console as RichConsole
 
 from seqpack.pipeline.documents import ShownDocument, ShownRow
 from seqpack.pipeline.show import ShownToken
 from seqpack.pipeline.trace import Fate, Match, Matches, Place, Traced
-from seqpack.report.packs import document_screen, matches_screen, token_table, traced_screen
+from seqpack.report.packs import document_screen, matches_screen, token_list, traced_screen
 
 TOKENS = (
     ShownToken(0, 90, "<|im_start|>", -100, None, 0, 0, is_special=True),
@@ -35,7 +36,7 @@ def plain(*renderables: object) -> str:
 
 
 def test_tokens_say_what_they_are():
-    assert plain(token_table(TOKENS)) == (
+    assert plain(*token_list(TOKENS)) == (
         "index  id  text          label  position  segment\n"
         "    0  90  <|im_start|>      ·         0        0  special\n"
         "    1   7  [/i]\\n            ·         1        0  context\n"
@@ -45,11 +46,18 @@ def test_tokens_say_what_they_are():
     )
 
 
+def test_long_lists_have_a_line_for_each_token():
+    many = tuple(ShownToken(index, 7, "数 " * (index % 40), 7, None, index, 0) for index in range(600))
+    lines = plain(*token_list(many)).splitlines()
+    assert [int(line.split()[0]) for line in lines[1:]] == list(range(600))
+    assert max(map(cell_len, lines)) < 80
+
+
 @pytest.mark.parametrize(
     ("text", "codes"), [("yes", "32"), ("<|im_start|>", "30;43"), ("<|im_end|>", "1;4;31;43"), ("[/i]", "2")]
 )
 def test_tokens_have_the_colour_of_that(text, codes):
-    shown = rendered(token_table(TOKENS), width=120, colour=True)
+    shown = rendered(*token_list(TOKENS), width=120, colour=True)
     assert f"\x1b[{codes}m{text}" in shown
 
 
