@@ -37,7 +37,7 @@ def pack(
     from seqpack.report.console import Console
 
     console = Console(output)
-    prefix = the_set(input.input)
+    prefix = the_set(input)
     if prefix is None:
         _group(input, text, length, strategy, write, work, resolved, console)
     else:

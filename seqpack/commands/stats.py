@@ -35,7 +35,7 @@ def stats(
     from seqpack.report.console import Console
 
     console = Console(output)
-    prefix = the_set(input.input)
+    prefix = the_set(input)
     if forecast.characters:
         _characters(input, text, length, forecast, console, is_set=prefix is not None)
     elif prefix is not None:

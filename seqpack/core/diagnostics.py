@@ -173,8 +173,8 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     ),
     "SP108": Diagnostic(
         "a sample is longer than --seq-length",
-        "Under --on-overlong error the first such sample stops the run; and so does a group of --pregrouped whose samples "
-        "do not fit together.",
+        "Under --on-overlong error the first such sample stops the run; and so does a group of --pregrouped whose "
+        "samples do not fit together.",
         "Raise --seq-length, or choose --on-overlong truncate or drop.",
     ),
     "SP109": Diagnostic(

@@ -11,16 +11,23 @@ from seqpack.io.packed import DataSetPaths
 from seqpack.io.readers.hub import HUB_PREFIX, may_be_hub_name
 from seqpack.io.readers.kinds import reader_of
 from seqpack.io.sets import find_manifest
+from seqpack.options.data import InputOptions
+from seqpack.pipeline.inputs import AUTO
 
 
-def the_set(inputs: Sequence[Path]) -> Path | None:
-    """The prefix of the set that ``inputs`` name, None if they are raw files.
+def the_set(input: InputOptions) -> Path | None:
+    """The prefix of the set that ``--input`` names, None if it names raw files, or data sets of ``--dataset-dir``.
 
-    ConfigError SP001 for a set among other names, and for a name that is a set and a file or folder as well.
+    ConfigError SP001 for a set among other names, and for a name that is a set and a file or folder as well; DataError
+    SP106 for a name that is nothing.
     """
+    if input.dataset_dir is not None:
+        return None
+    inputs = input.input
     sets = [path for path in inputs if find_manifest(path) is not None]
     if not sets:
-        _check_found(inputs)
+        if input.handler == AUTO:  # other handlers may know data sets by name
+            _check_found(inputs)
         return None
     prefix, manifest = sets[0], find_manifest(sets[0])
     if len(inputs) > 1:

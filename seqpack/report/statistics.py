@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from seqpack.pipeline.layouts import KEPT_TOKENS
 from seqpack.report.numbers import bar, count, fine_share, share
 from seqpack.report.packs import short_key
 from seqpack.report.tables import plain_table
@@ -164,9 +165,14 @@ def _work(stats: Stats) -> str:
 
 
 def _candidates(stats: Stats) -> Table:
-    table = plain_table(*((name, "right") for name in ("--seq-length", "packs", "filled", "longer", "tokens kept")))
+    """Other lengths; the shortest that is long enough is marked."""
+    names = ("--seq-length", "packs", "filled", "longer", "tokens kept")
+    table = plain_table(*((name, "right") for name in names), ("", "left"))
+    enough = next((each.seq_length for each in stats.candidates if each.kept >= KEPT_TOKENS), None)
     for each in stats.candidates:
-        table.add_row(f"{each.seq_length:,}", f"{each.rows:,}", share(each.fill), f"{each.longer:,}", share(each.kept))
+        mark = f"◂ shortest that keeps {share(KEPT_TOKENS)}" if each.seq_length == enough else ""
+        cells = (f"{each.rows:,}", share(each.fill), f"{each.longer:,}", share(each.kept))
+        table.add_row(f"{each.seq_length:,}", *cells, mark)
     return table
 
 

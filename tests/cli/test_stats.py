@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 
 import pytest
@@ -79,3 +80,15 @@ def test_a_part_and_a_picture(cli, alpaca_file, tokenizer_dir, tmp_path):
     file = tmp_path / "a.svg"
     outcome = cli("stats", alpaca_file, "--tokenizer", tokenizer_dir, "--sample", "50%", "--plot", file)
     assert outcome.code == 0 and file.exists() and f"wrote {file}" in outcome.out and "±" in outcome.out
+
+
+def test_data_sets_of_a_catalogue_are_no_sets_of_ours(cli, alpaca_file, tokenizer_dir, tmp_path):
+    info = {"mine": {"file_name": alpaca_file.name}}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(info))
+    names = ("mine", "--dataset-dir", tmp_path, "--handler", "LlamaFactoryInstructionHandler")
+    outcome = cli("stats", *names, "--tokenizer", tokenizer_dir, "--json")
+    assert outcome.code == 0 and outcome.json["describe"]["count"] == 30, outcome.err
+    grouped = cli(
+        "pack", *names, "--tokenizer", tokenizer_dir, "--seq-length", 256, "-o", tmp_path / "g.jsonl", "--json"
+    )
+    assert grouped.code == 0 and grouped.json["rows"] == 30, grouped.err

@@ -69,7 +69,7 @@ steps per epoch of 8 rows: 325 unpacked, 38 packed (69.8 samples a step)
 Other lengths, about
 --seq-length  packs  filled  longer  tokens kept
        1,024    584  99.8 %      46       97.3 %
-       2,048    298  99.7 %       3      100.0 %
+       2,048    298  99.7 %       3      100.0 %  ◂ shortest that keeps 99.9 %
 """
 
 
