@@ -99,6 +99,7 @@ def _group(
         say=console.note,
     )
     report_inputs(console, input.input, result.sources)
-    flags = given_flags(input, required, length.for_rows(), leave=("seq_length", "on_overlong", "max_drop"))
+    leave = ("seq_length", "on_overlong", "max_drop", *(("handler", "dataset_dir") if input.dataset_dir else ()))
+    flags = given_flags(input, required, length.for_rows(), leave=leave)
     words = ("seqpack", "preprocess", result.path, "--pregrouped", *flags, "--seq-length", length.seq_length)
     report_groups(console, result, command_line(*words, "--neat-pack", "-o", set_name([result.path])))

@@ -88,7 +88,8 @@ def test_data_sets_of_a_catalogue_are_no_sets_of_ours(cli, alpaca_file, tokenize
     names = ("mine", "--dataset-dir", tmp_path, "--handler", "LlamaFactoryInstructionHandler")
     outcome = cli("stats", *names, "--tokenizer", tokenizer_dir, "--json")
     assert outcome.code == 0 and outcome.json["describe"]["count"] == 30, outcome.err
-    grouped = cli(
-        "pack", *names, "--tokenizer", tokenizer_dir, "--seq-length", 256, "-o", tmp_path / "g.jsonl", "--json"
-    )
-    assert grouped.code == 0 and grouped.json["rows"] == 30, grouped.err
+    path = tmp_path / "g.jsonl"
+    grouped = cli("pack", *names, "--tokenizer", tokenizer_dir, "--seq-length", 256, "-o", path)
+    assert grouped.code == 0 and "30 rows in" in grouped.out, grouped.err
+    (line,) = [line for line in grouped.out.splitlines() if line.startswith("next: ")]
+    assert cli(*shlex.split(line)[2:-1], tmp_path / "set").code == 0, "rows of a file need no catalogue"
