@@ -18,9 +18,9 @@ PIECES_AT_A_TIME = 1 << 20
 """What is computed over all pieces is computed for so many at a time, so that memory does not grow with the set."""
 
 
-def index_dtype(size: int) -> type[np.int32] | type[np.int64]:
+def index_dtype(size: int) -> np.dtype[np.signedinteger]:
     """The smallest of int32 and int64 that can number ``size`` things."""
-    return np.int32 if size < 1 << 31 else np.int64
+    return np.dtype(np.int32 if size < 1 << 31 else np.int64)
 
 
 def round_up(lengths: Integers, align: int) -> NDArray[np.int64]:
@@ -92,7 +92,7 @@ class PackPlan:
         return self._sums(1)
 
     def taken(self) -> NDArray[np.int64]:
-        """Places taken in each pack, int64 ``[packs]``: its tokens, and the padding between them that ``align`` asks."""
+        """Places taken in each pack, int64 ``[packs]``: its tokens, and the padding that ``align`` asks for."""
         return self._sums(self.align)
 
     @property

@@ -68,9 +68,7 @@ class _Table:
         return unroll(hands.packs, hands.chain, before, length, np.ones_like(length))
 
 
-def deal(
-    counts: Ints, capacity: int, packs: int, *, share: float, close: Close, max_docs: int
-) -> Patterns:
+def deal(counts: Ints, capacity: int, packs: int, *, share: float, close: Close, max_docs: int) -> Patterns:
     """Deal ``share`` of the tokens to so many packs, then close them; what does not fit gets packs of its own."""
     left = counts.copy()
     table = _Table(packs, capacity, max_docs)
@@ -116,9 +114,9 @@ def _round(table: _Table, left: Ints, to_place: int) -> int:
     split.packs = number
     np.subtract.at(left, length[fits], number[fits])
     served = table.give(split.take(fits), length[fits])
-    remaining = open_hands.packs - np.bincount(hand[fits], weights=number[fits], minlength=len(open_hands.packs)).astype(
-        np.int64
-    )
+    remaining = open_hands.packs - np.bincount(
+        hand[fits], weights=number[fits], minlength=len(open_hands.packs)
+    ).astype(np.int64)
     unserved = open_hands.take(remaining > 0)
     unserved.packs = remaining[remaining > 0]
     table.hands = waiting.and_also(unserved).and_also(served)

@@ -1,9 +1,9 @@
-"""Exact completion: a pack begins with the longest sample that is left, and is closed without a gap where that can be.
+"""Exact completion: a pack begins with the longest sample that is left, and is closed without a gap if that can be.
 
-The gap is closed by one sample, or by two: which pairs of lengths sum to the room is one AND of the lengths, as the bits
-of a big integer, with their mirror image. Of several pairs the most equal one is taken, which keeps the shortest samples
-for later. Only where neither exists does the longest sample that fits go in. On a few shapes of data, best-fit is
-better; so both are planned and the better one is kept. Planning depends on distinct lengths, not on rows.
+The gap is closed by one sample, or by two: which pairs of lengths sum to the room is one AND of the lengths, as the
+bits of a big integer, with their mirror image. Of several pairs the most equal one is taken, which keeps the shortest
+samples for later. Only where neither exists does the longest sample that fits go in. On a few shapes of data,
+best-fit is better; so both are planned and the better one is kept. Planning depends on distinct lengths, not on rows.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def by_length(
 
 
 def stable_order(values: Integers, limit: int) -> NDArray[np.int64]:
-    """A stable argsort of values from 0 to ``limit - 1``: numpy sorts 16 bits by radix, so wider ones take two rounds."""
+    """A stable argsort of values from 0 to ``limit - 1``: numpy sorts 16 bits by radix, wider ones in two rounds."""
     low = (values & 0xFFFF).astype(np.uint16)
     order: NDArray[np.int64] = np.argsort(low, kind="stable")
     if limit <= 1 << 16:

@@ -57,7 +57,7 @@ class Patterns:
 
     def sums(self, values: Ints | NDArray[np.float64]) -> NDArray[np.float64]:
         """Sums of a value of each item, by pattern."""
-        return np.bincount(self.group, weights=values, minlength=len(self.packs))
+        return np.bincount(self.group, weights=values, minlength=len(self.packs)).astype(np.float64)
 
     def used(self) -> Patterns:
         """Without the patterns that stand for no pack or hold nothing."""
@@ -116,17 +116,22 @@ class Patterns:
         pack_start[shuffled] = offsets[:-1]
         del shuffled
         sample = np.empty(len(lengths), kind)
-        self._place(order, sample, pack_start)
+        self._place(order, sample, pack_start, rng)
         return PackPlan(seq_length, sample, offsets, lengths)
 
     def _place(
-        self, order: NDArray[np.signedinteger], sample: NDArray[np.signedinteger], pack_start: Integers
+        self,
+        order: NDArray[np.signedinteger],
+        sample: NDArray[np.signedinteger],
+        pack_start: Integers,
+        rng: np.random.Generator,
     ) -> None:
         group = np.repeat(self.group, self.times)
         length = np.repeat(self.length, self.times)
         first_pack = np.cumsum(self.packs) - self.packs
         first_item = np.searchsorted(group, np.arange(len(self.packs)))
-        inside = np.arange(len(group)) - first_item[group]
+        inside = np.empty_like(group)  # places inside a pack are drawn, else long samples would always come last
+        inside[np.lexsort((rng.random(len(group)), group))] = np.arange(len(group)) - first_item[group]
         by_size = np.argsort(length, kind="stable")
         group, inside = group[by_size], inside[by_size]
         bounds = np.concatenate([[0], np.cumsum(self.packs[group])])  # samples by length that each place takes
@@ -144,7 +149,7 @@ class Patterns:
 
 
 class Chains:
-    """Contents of open packs as chains: what was added last, and before it. Packs that begin alike share a beginning."""
+    """Contents of open packs as chains: what was added last, and before it. Like beginnings are shared."""
 
     def __init__(self) -> None:
         self.before: list[int] = []

@@ -163,6 +163,8 @@ def layouts(lengths: NDArray[np.int64], *, seq_length: int, seed: int) -> tuple[
         (f"pad to longest of {PADDED_BATCH}", len(lengths), int((longest * sizes).sum())),
     ]
     for strategy in plugin_host().strategies:
+        if getattr(strategy.load(), "is_slow", False):
+            continue
         rows = len(make_plan(strategy, lengths, seq_length=seq_length, seed=seed))
         found.append((f"pack, {strategy.name}", rows, rows * seq_length))
     total, best = int(lengths.sum()), min(elements for _, _, elements in found)

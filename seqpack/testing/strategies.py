@@ -1,4 +1,8 @@
-"""What every packing strategy must do."""
+"""What every packing strategy must do: properties, tried on drawn lengths and at the borders.
+
+With hypothesis installed (``pip install hypothesis``) lengths are drawn by it, and a failure is shrunk to the smallest
+one; without it, they come from a fixed generator.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from numpy.typing import NDArray
 from seqpack.core.plan import PackPlan
 from seqpack.hooks.component import Component
 from seqpack.hooks.specs import PackingStrategy
-from seqpack.packing.planning import find_problem
+from seqpack.packing.validate import find_problem
 
 NUM_CASES = 40
 
