@@ -154,6 +154,10 @@ class StrategyOptions:
     )
     seed: int = option(1234, "Seed of everything random.", min=0)
 
+    def check(self) -> None:
+        """ConfigError if two flags ask for different masks."""
+        _ = self.mask_mode
+
     @property
     def planning(self) -> dict[str, Any]:
         """What ``make_plan`` takes besides strategy, lengths and their limit."""

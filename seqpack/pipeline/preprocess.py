@@ -58,6 +58,7 @@ def preprocess(
     strategy = plugin_host().strategy(pack.strategy)
     check_strategy(strategy, seq_length=length.seq_length, align=pack.align, max_docs=pack.max_docs)
     _refuse_idle_flags(length, pack, compat)
+    pack.check()
     found = resolve_input(input, say=say)
     if compat.compat == "mindspeed":
         # MindSpeed-LLM drops without a limit; whoever asks for its bytes gets them, and a ledger that says so

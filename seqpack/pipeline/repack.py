@@ -39,6 +39,7 @@ def repack(
     Samples are put back in the order of the raw data before planning, so that the result does not depend on how the
     source was packed. Raises as ``preprocess`` does.
     """
+    strategy.check()
     component = plugin_host().strategy(strategy.strategy)
     check_strategy(component, seq_length=repack.seq_length, align=strategy.align, max_docs=strategy.max_docs)
     paths = DataSetPaths(write.output_prefix)

@@ -18,7 +18,7 @@ LENGTHS = st.lists(st.integers(1, 5000), min_size=1, max_size=60).map(lambda len
 
 @pytest.mark.parametrize("on_overlong", ["truncate", "drop"])
 @pytest.mark.parametrize("seq_length", [100, 256])
-@pytest.mark.parametrize("strategy", ["best-fit", "greedy"])
+@pytest.mark.parametrize("strategy", ["bfd", "ffd", "balanced", "wrapped"])
 def test_the_forecast_comes_true(runs, alpaca, on_overlong, seq_length, strategy):
     options = {"seq_length": seq_length, "on_overlong": on_overlong}
     found = runs.stats(alpaca, **options)
@@ -123,7 +123,7 @@ def test_layouts_by_brute_force(lengths):
     batches = [lengths[first : first + PADDED_BATCH] for first in range(0, len(lengths), PADDED_BATCH)]
     assert found["pad to 5,000"].elements == 5000 * len(lengths)
     assert found["pad to longest of 8"].elements == sum(int(batch.max()) * len(batch) for batch in batches)
-    assert {"pack, best-fit", "pack, greedy"} < set(found)
+    assert {"pack, bfd", "pack, ffd", "pack, balanced", "pack, wrapped"} < set(found)
     best = min(layout.elements for layout in found.values())
     for layout in found.values():
         assert layout.fill == pytest.approx(lengths.sum() / layout.elements)
