@@ -226,6 +226,12 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "Lengths of samples are whole numbers, at least 1. The message says what was found, and where.",
         "Correct the file of --lengths, or leave samples without tokens out.",
     ),
+    "SP117": Diagnostic(
+        "a plan for other data",
+        "A plan names samples by number. This one was made for samples of other lengths, or the file was changed; used "
+        "here it would place the wrong samples.",
+        "Make the plan again from this data set: `seqpack pack SET --plan-only`.",
+    ),
     "SP118": Diagnostic(
         "a fast tokenizer engine was refused",
         "Before fastokens or gigatoken is used, it encodes a slice of your data beside `tokenizers`. It could not load "

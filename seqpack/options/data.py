@@ -223,12 +223,45 @@ class WorkOptions:
 class RepackOptions:
     """Data set"""
 
-    source: Path = option(help="Prefix of a set made by seqpack preprocess.", positional=True, metavar="PREFIX")
-    seq_length: int = option(help="Tokens in each pack.", min=2)
+    source: Path | None = option(None, "Prefix of a set made by seqpack preprocess.", positional=True, metavar="PREFIX")
+    seq_length: int = option(help="Tokens in each pack.", min=1)
     on_overlong: Literal["drop", "split", "error"] = option(
         "error", "A sample longer than --seq-length: leave out, go on in another pack, or stop."
     )
     max_drop: float = option(0.05, "Stop with exit code 4 if a larger share of samples is left out.", min=0, max=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanOptions:
+    """Plan and result"""
+
+    lengths: Path | None = option(
+        None, "Plan these lengths instead of a set: a .npy file of whole numbers.", metavar="FILE"
+    )
+    plan_only: bool = option(False, "Write which sample goes where (a .npz file), and no tokens.", negation=False)
+    output: Path | None = option(
+        None,
+        "Prefix of the new set, or file of the plan.",
+        flags=("--output", "--output-prefix"),
+        short="-o",
+        metavar="PREFIX",
+    )
+    overwrite: bool = option(False, "Replace a data set or plan that exists.")
+    emit: Literal["megatron", "pai"] = option(
+        "megatron", "pai: also write PREFIX_text_document as Pai-Megatron-Patch lays out packs."
+    )
+
+    @property
+    def plans(self) -> bool:
+        """Whether only a plan is asked for."""
+        return self.plan_only or self.lengths is not None
+
+    @property
+    def write(self) -> WriteOptions:
+        """Where a set goes; ConfigError if that was not said."""
+        if self.output is None:
+            raise ConfigError("SP001", "--output is missing", help="-o PREFIX says where the packs go")
+        return WriteOptions(output_prefix=self.output, overwrite=self.overwrite, emit=self.emit)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

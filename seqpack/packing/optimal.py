@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from seqpack.core.errors import DeviceError
 from seqpack.core.plan import Integers, PackPlan
 from seqpack.packing.best_fit import best_fit
+from seqpack.packing.bounds import lower_bound
 from seqpack.packing.exact import exact, fewest
 from seqpack.packing.lengths import histogram
 from seqpack.packing.patterns import Ints, Patterns
@@ -57,8 +58,7 @@ class Optimal:
 def optimal(counts: Ints, capacity: int) -> Patterns:
     """Patterns for so many samples of each length; DeviceError if the solver is not installed."""
     start = fewest(counts, capacity)
-    if not len(start.packs):
-        _solver()
+    if start.num_packs <= lower_bound(counts, capacity):
         return start
     master = _Master(counts, capacity)
     for plan in (start, best_fit(counts, capacity), exact(counts, capacity)):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqpack import __version__
-from seqpack.core.errors import DataError, DataLossError
+from seqpack.core.errors import ConfigError, DataError, DataLossError
 from seqpack.core.ledger import Ledger
 from seqpack.core.progress import Progress, no_progress
 from seqpack.hooks.host import plugin_host
@@ -40,6 +40,8 @@ def repack(
     source was packed. Raises as ``preprocess`` does.
     """
     strategy.check()
+    if repack.source is None:
+        raise ConfigError("SP001", "PREFIX is missing", help="name a set made by seqpack preprocess")
     component = plugin_host().strategy(strategy.strategy)
     check_strategy(component, seq_length=repack.seq_length, align=strategy.align, max_docs=strategy.max_docs)
     paths = DataSetPaths(write.output_prefix)
