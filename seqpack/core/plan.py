@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Integers = NDArray[np.integer]
-PIECES_AT_A_TIME = 1 << 20
+PIECES_AT_A_TIME = 1 << 18
 """What is computed over all pieces is computed for so many at a time, so that memory does not grow with the set."""
 
 

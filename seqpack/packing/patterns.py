@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from seqpack.core.plan import Integers, PackPlan, index_dtype
 from seqpack.packing.lengths import by_length
 
-PLACES_AT_A_TIME = 1 << 19
+PLACES_AT_A_TIME = 1 << 18
 Ints = NDArray[np.int64]
 
 

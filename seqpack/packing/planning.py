@@ -15,7 +15,7 @@ from seqpack.hooks.specs import PackingStrategy
 from seqpack.packing.splitting import split_long, with_whole_samples
 from seqpack.packing.validate import find_problem
 
-CHECKED_AT_A_TIME = 1 << 22
+CHECKED_AT_A_TIME = 1 << 20
 
 
 def make_plan(

@@ -8,8 +8,11 @@ from seqpack.core.plan import Integers, PackPlan, index_dtype
 from seqpack.packing.best_fit import NO_LIMIT
 
 
+ROWS_AT_A_TIME = 1 << 18
+
+
 class Sequential:
-    """Keeps the order of the data. Costs a binary search per pack, and 12 bytes per sample."""
+    """Keeps the order of the data. Linear; 12 bytes per sample, and 40 per pack."""
 
     takes_any_integer = True
 
@@ -22,10 +25,15 @@ class Sequential:
         limit = max_docs or NO_LIMIT
         offsets, first = [0], 0
         while first < len(lengths):
-            reach = int(ends[first]) + seq_length
-            last = min(int(ends.searchsorted(reach, side="right")) - 1, first + limit)
-            if last == first:
-                raise ValueError(f"a sample of {int(lengths[first])} tokens fits no pack of {seq_length}")
-            offsets.append(last)
-            first = last
+            # for every sample that might begin a pack, the one that begins the next: cheaper than a search per pack
+            block = np.arange(first, min(first + ROWS_AT_A_TIME, len(lengths)))
+            reach = np.searchsorted(ends, ends[block] + seq_length, side="right") - 1
+            following = np.minimum(reach, block + limit).tolist()
+            base, stop = first, first + len(block)
+            while first < stop:
+                last = following[first - base]
+                if last == first:
+                    raise ValueError(f"a sample of {int(lengths[first])} tokens fits no pack of {seq_length}")
+                offsets.append(last)
+                first = last
         return PackPlan(seq_length, np.arange(len(lengths), dtype=kind), np.array(offsets, kind), lengths)

@@ -60,14 +60,33 @@ def _find_misplaced(plan: PackPlan, samples: int) -> str:
 
 
 def _find_wrong_cuts(plan: PackPlan, lengths: Integers) -> str:
-    sample, start, length = (array.astype(np.int64) for array in (plan.sample, plan.start, plan.length))
+    assert plan.cut_start is not None
+    assert plan.cut_length is not None
+    sample, start, length = plan.sample, plan.cut_start, plan.cut_length
     if len(sample) and (sample.min() < 0 or sample.max() >= len(lengths) or length.min() < 1):
         return "it places pieces of no samples, or without tokens"
-    order = np.lexsort((start, sample))
-    sample, start, end = sample[order], start[order], (start + length)[order]
-    first = np.diff(sample, prepend=-1) != 0
-    last = np.append(first[1:], True) if len(first) else first
-    begins = np.where(first, 0, np.roll(end, 1))
-    if int(first.sum()) != len(lengths) or (start != begins).any() or (end[last] != lengths).any():
-        return "the pieces of a sample overlap, or leave some of it out"
-    return ""
+    if not _in_order(sample, start):
+        order = np.lexsort((start, sample))
+        sample, start, length = sample[order], start[order], length[order]
+    message = "the pieces of a sample overlap, or leave some of it out"
+    samples, next_start, placed = -1, 0, 0  # the last sample seen, where its next piece must start, samples begun
+    for first in range(0, len(sample), PIECES_AT_A_TIME):
+        here = slice(first, first + PIECES_AT_A_TIME)
+        end = start[here].astype(np.int64) + length[here]
+        begins = np.diff(sample[here], prepend=samples) != 0
+        expected = np.where(begins, 0, np.concatenate([[next_start], end[:-1]]))
+        is_last = np.diff(sample[here.start : here.stop + 1], append=-1)[: len(end)] != 0
+        if (start[here] != expected).any() or (end[is_last] != lengths[sample[here][is_last]]).any():
+            return message
+        placed += int(begins.sum())
+        samples, next_start = int(sample[here][-1]), int(end[-1])
+    return "" if placed == len(lengths) else message
+
+
+def _in_order(sample: Integers, start: Integers) -> bool:
+    for first in range(0, len(sample) - 1, PIECES_AT_A_TIME):
+        here = slice(first, first + PIECES_AT_A_TIME + 1)
+        rises = np.diff(sample[here])
+        if (rises < 0).any() or (np.diff(start[here].astype(np.int64))[rises == 0] < 0).any():
+            return False
+    return True
