@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seqpack.options.data import InputOptions, StrategyOptions, WorkOptions, WriteOptions
-from seqpack.options.either import FilesOrSetOptions, OptionalTextOptions
+from seqpack.core.errors import ConfigError
+from seqpack.options.check import refuse_idle
+from seqpack.options.data import PlanOptions, StrategyOptions, WorkOptions
+from seqpack.options.either import OptionalTextOptions
 from seqpack.options.output import OutputOptions
-from seqpack.options.pack import PackLengthOptions
+from seqpack.options.pack import PackInputOptions, PackLengthOptions
 from seqpack.options.resolved import Resolved
 
 if TYPE_CHECKING:
@@ -16,83 +18,92 @@ if TYPE_CHECKING:
 
 
 def pack(
-    input: FilesOrSetOptions,
+    input: PackInputOptions,
     text: OptionalTextOptions,
     length: PackLengthOptions,
     strategy: StrategyOptions,
-    write: WriteOptions,
+    plan: PlanOptions,
     work: WorkOptions,
     output: OutputOptions,
     resolved: Resolved,
 ) -> None:
     """Pack a tokenized set again, named by its PREFIX: another length, strategy or mask, without tokenizing. Or put the
-    rows of raw files into groups that fill packs, a JSON list on each line, for preprocess --pregrouped.
+    rows of raw files into groups that fill packs, a JSON list on each line, for preprocess --pregrouped. With
+    --plan-only or --lengths, only say which sample goes where, and how good that is.
 
     Examples:
-        seqpack pack plain/mine --seq-length 4096 --neat-pack -o packs/mine-4k
         seqpack pack packs/mine --seq-length 8192 --neat-pack --strategy greedy -o packs/mine-8k
         seqpack pack data.jsonl --tokenizer DIR --seq-length 4096 -o groups.jsonl
+        seqpack pack --lengths lengths.npy --seq-length 8192 --strategy exact --json
     """
     from seqpack.pipeline.either import the_set
     from seqpack.report.console import Console
 
     console = Console(output)
     prefix = the_set(input)
-    if prefix is None:
-        _group(input, text, length, strategy, write, work, resolved, console)
+    if plan.plans:
+        _plan_only(console, prefix, input, text, length, strategy, plan, work)
+    elif not input.input:
+        raise ConfigError("SP001", "INPUT is missing", help="name raw files, or the PREFIX of a set")
+    elif prefix is None:
+        _group(console, input, text, length, strategy, plan, work, resolved)
     else:
-        _repack(prefix, input, text, length, strategy, write, work, resolved, console)
+        _repack(console, prefix, input, text, length, strategy, plan, work, resolved)
+
+
+def _refuse_raw(because: str, input: PackInputOptions, text: OptionalTextOptions, work: WorkOptions) -> None:
+    from seqpack.options.check import refuse_all
+
+    refuse_all(input, "input", because=because, help="leave it out")
+    refuse_all(text, because=because, help="leave it out")
+    refuse_all(work, because=because, help="leave it out")
 
 
 def _repack(
+    console: Console,
     prefix: Path,
-    input: InputOptions,
+    input: PackInputOptions,
     text: OptionalTextOptions,
     length: PackLengthOptions,
     strategy: StrategyOptions,
-    write: WriteOptions,
+    plan: PlanOptions,
     work: WorkOptions,
     resolved: Resolved,
-    console: Console,
 ) -> None:
-    from seqpack.options.check import refuse_all
     from seqpack.pipeline.repack import repack as run
     from seqpack.report.written import report_data_set
 
-    why = {"because": f"{prefix} is a set that is tokenized already", "help": "leave it out"}
-    refuse_all(input, "input", **why)
-    refuse_all(text, **why)
-    refuse_all(work, **why)
-    result = run(length.for_set(prefix), strategy, write, resolved=resolved.to_yaml(), progress=console.progress)
+    _refuse_raw(f"{prefix} is a set that is tokenized already", input, text, work)
+    result = run(length.for_set(prefix), strategy, plan.write, resolved=resolved.to_yaml(), progress=console.progress)
     report_data_set(console, result)
 
 
 def _group(
-    input: InputOptions,
+    console: Console,
+    input: PackInputOptions,
     text: OptionalTextOptions,
     length: PackLengthOptions,
     strategy: StrategyOptions,
-    write: WriteOptions,
+    plan: PlanOptions,
     work: WorkOptions,
     resolved: Resolved,
-    console: Console,
 ) -> None:
-    from seqpack.options.check import refuse_idle
     from seqpack.pipeline.grouping import group_rows
     from seqpack.report.command_lines import command_line, given_flags, set_name
     from seqpack.report.inputs import report_inputs
     from seqpack.report.written import report_groups
 
     why = "groups of rows are no tokens yet"
-    refuse_idle(strategy, ("neat_pack",), because=why, help="give it to seqpack preprocess --pregrouped")
-    refuse_idle(write, ("emit",), because=why, help="give it to seqpack preprocess --pregrouped")
+    refuse_idle(strategy, ("neat_pack", "mask"), because=why, help="give it to seqpack preprocess --pregrouped")
+    refuse_idle(strategy, ("align",), because=why, help="leave it out")
+    refuse_idle(plan, ("emit",), because=why, help="give it to seqpack preprocess --pregrouped")
     required = text.required()
     result = group_rows(
         input,
         required,
         length.for_rows(),
         strategy,
-        write,
+        plan.write,
         workers=work.workers,
         resolved=resolved.to_yaml(),
         progress=console.progress,
@@ -103,3 +114,29 @@ def _group(
     flags = given_flags(input, required, length.for_rows(), leave=leave)
     words = ("seqpack", "preprocess", result.path, "--pregrouped", *flags, "--seq-length", length.seq_length)
     report_groups(console, result, command_line(*words, "--neat-pack", "-o", set_name([result.path])))
+
+
+def _plan_only(
+    console: Console,
+    prefix: Path | None,
+    input: PackInputOptions,
+    text: OptionalTextOptions,
+    length: PackLengthOptions,
+    strategy: StrategyOptions,
+    plan: PlanOptions,
+    work: WorkOptions,
+) -> None:
+    from seqpack.pipeline.plan_only import plan_only
+    from seqpack.report.plans import report_plan
+
+    because = "a plan says who shares a pack, not who sees whom"
+    refuse_idle(strategy, ("neat_pack", "mask"), because=because, help="leave it out, and give it when packing")
+    refuse_idle(plan, ("emit",), because="no packs are written", help="leave it out")
+    _refuse_raw("a plan is made of a set or of --lengths", input, text, work)
+    if plan.lengths is not None and input.input:
+        raise ConfigError("SP001", "both a set and --lengths are given", help="leave one of them out")
+    if plan.lengths is None and prefix is None:
+        raise ConfigError("SP001", "--plan-only plans a set, and its PREFIX is missing", help="preprocess makes one")
+    if plan.lengths is None and plan.output is None:
+        raise ConfigError("SP001", "--output is missing", help="-o FILE says where the plan goes")
+    report_plan(console, plan_only(plan, length.for_set(prefix), strategy))

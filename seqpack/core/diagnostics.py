@@ -70,7 +70,8 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     ),
     "SP014": Diagnostic(
         "a packing strategy made a wrong plan",
-        "Every plan is checked: each sample placed once and whole, no pack over the length, none empty.",
+        "Every plan is checked: each sample placed once and whole (a strategy that states it may cut: every token "
+        "once), no pack over the length, none empty.",
         "Choose another --strategy; report it to the author of the plugin the message names.",
     ),
     "SP015": Diagnostic(
@@ -129,6 +130,12 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "a flag that would do nothing",
         "What was asked for has no place in this run, such as --strategy where nothing is packed.",
         "Leave the flag out, or add the one it belongs to; the message names it.",
+    ),
+    "SP029": Diagnostic(
+        "packing options that do not go together",
+        "--align, --max-docs and the mask flags are refused where the chosen strategy or length cannot honour them, or "
+        "where two of them ask for different things.",
+        "The message names the flag to change.",
     ),
     # 1xx: data
     "SP101": Diagnostic(
@@ -215,6 +222,17 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         r"JSON can spell half of a surrogate pair, such as \ud83d without its other half. That is no Unicode character "
         "and no tokenizer takes it, so U+FFFD is put in its place; the rejects file beside the result names the rows.",
         "Nothing, or mend the rows: the program that wrote them cut an emoji in two.",
+    ),
+    "SP116": Diagnostic(
+        "lengths that cannot be planned",
+        "Lengths of samples are whole numbers, at least 1. The message says what was found, and where.",
+        "Correct the file of --lengths, or leave samples without tokens out.",
+    ),
+    "SP117": Diagnostic(
+        "a plan for other data",
+        "A plan names samples by number. This one was made for samples of other lengths, or the file was changed; used "
+        "here it would place the wrong samples.",
+        "Make the plan again from this data set: `seqpack pack SET --plan-only`.",
     ),
     "SP118": Diagnostic(
         "a fast tokenizer engine was refused",
@@ -390,5 +408,10 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "system for want of memory, by hand, or by a crash in native code. Nothing was published.",
         "Use fewer --workers if memory is short (each takes some hundred megabytes). Otherwise try --workers 1 on the "
         "named file; if that dies too, --tokenizer-engine tokenizers shows whether it is the engine.",
+    ),
+    "SP506": Diagnostic(
+        "the solver is not installed",
+        "--strategy optimal plans with the solver HiGHS, which is an extra: nothing else needs it.",
+        'pip install "seqpack-toolkit[optimal]"; --strategy exact comes close on most data without a solver.',
     ),
 }

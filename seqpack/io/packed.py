@@ -7,7 +7,7 @@ is the part of a row that one sample fills.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from seqpack.core.errors import ConfigError, FormatError
+from seqpack.core.plan import round_up
 from seqpack.core.types import PackedSequence
 from seqpack.io.indexed import IndexedDataset, bin_path, idx_path
 from seqpack.io.manifest import FileRecord, Manifest
@@ -104,6 +105,8 @@ class PieceIndex:
     source: NDArray[np.int32]
     line: NDArray[np.int64]
     sources: tuple[str, ...]
+    start: NDArray[np.int64] | None = None
+    """The token of its sample that each piece starts at; None if all pieces are whole samples."""
 
     def __len__(self) -> int:
         return len(self.row)
@@ -112,7 +115,7 @@ class PieceIndex:
         """``file:line`` of the sample a piece comes from."""
         return f"{self.sources[self.source[piece]]}:{self.line[piece]}"
 
-    def take(self, pieces: NDArray[np.int64], row: NDArray[np.int64]) -> PieceIndex:
+    def take(self, pieces: NDArray[np.integer], row: NDArray[np.int64]) -> PieceIndex:
         """These pieces, placed in other rows."""
         return PieceIndex(
             row,
@@ -122,10 +125,26 @@ class PieceIndex:
             self.source[pieces],
             self.line[pieces],
             self.sources,
+            None if self.start is None else self.start[pieces],
         )
 
+    def cut(
+        self, start: NDArray[np.integer], length: NDArray[np.integer], num_targets: NDArray[np.int32]
+    ) -> PieceIndex:
+        """Parts of these pieces, one of each: where it starts, its tokens and its targets."""
+        begin = start if self.start is None else self.start + start
+        return replace(self, start=begin.astype(np.int64), length=length.astype(np.int32), num_targets=num_targets)
+
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """Numbers of the pieces in the order of the raw data."""
+        if self.start is None:
+            return np.argsort(self.sample, kind="stable")
+        return np.lexsort((self.start, self.sample))
+
     def write(self, path: Path) -> None:
-        names = ("row", "sample", "length", "num_targets", "source", "line")
+        names = ["row", "sample", "length", "num_targets", "source", "line"]
+        names += [] if self.start is None else ["start"]
         table = pa.table({name: _arrow(getattr(self, name)) for name in names})
         table = table.replace_schema_metadata({"sources": json.dumps(self.sources)})
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
@@ -184,7 +203,7 @@ class PackedDataset:
         row = range(len(self))[row]  # -1 is the last row; IndexError beyond the ends
         input_ids, labels = self._input_ids[row], self._labels[row]
         lengths = self.pieces.length[self.offsets[row] : self.offsets[row + 1]]
-        ends = np.cumsum(lengths, dtype=np.int32)
+        ends = np.cumsum(self._places(lengths), dtype=np.int32)
         num_padding = len(input_ids) - int(ends[-1])
         tail = [len(input_ids)] if num_padding else []
         cu_seqlens = np.concatenate([[0], ends, tail]).astype(np.int32)
@@ -223,10 +242,14 @@ class PackedDataset:
     @property
     def piece_starts(self) -> NDArray[np.int64]:
         """Where each piece starts in ``tokens``, int64 ``[pieces]``."""
-        before = np.concatenate([[0], np.cumsum(self.pieces.length, dtype=np.int64)])[:-1]
+        before = np.concatenate([[0], np.cumsum(self._places(self.pieces.length), dtype=np.int64)])[:-1]
         row_shift = self._input_ids.starts - before[self.offsets[:-1]]
         starts: NDArray[np.int64] = before + np.repeat(row_shift, self.num_samples)
         return starts
+
+    def _places(self, lengths: NDArray[np.integer]) -> NDArray[np.int64]:
+        """What pieces of these lengths take of their row, with the padding that aligns the next one."""
+        return round_up(lengths, self.manifest.align if self.manifest.packed else 1)
 
     def _per_row(self, per_piece: NDArray[np.integer]) -> NDArray[np.int64]:
         ends = np.concatenate([[0], np.cumsum(per_piece, dtype=np.int64)])

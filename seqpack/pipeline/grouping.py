@@ -80,7 +80,7 @@ def group_rows(
     rows, losses = _measure(source, length, workers, progress)
     rows = _fit(rows, source, length, losses)
     check_loss(source.ledger, source.files, length)
-    plan = make_plan(component, rows.length, seq_length=length.seq_length, seed=strategy.seed)
+    plan = make_plan(component, rows.length, seq_length=length.seq_length, **strategy.planning)
     if len(plan.sample) != len(rows):
         raise ConfigError(
             "SP028",

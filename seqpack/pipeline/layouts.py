@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqpack.core.errors import DeviceError
-from seqpack.core.plan import PackPlan
+from seqpack.core.plan import Integers, PackPlan, index_dtype
 from seqpack.core.types import running_sum
 from seqpack.hooks.host import plugin_host
 from seqpack.options.data import StrategyOptions
 from seqpack.packing.planning import make_plan
+from seqpack.packing.quality import PlanQuality, assess
 
 PADDED_BATCH = 8
 KEPT_TOKENS = 0.999
@@ -21,22 +22,6 @@ KEPT_TOKENS = 0.999
 MOST_CANDIDATES = 6
 PACKED_BY_DEFAULT = f"pack, {StrategyOptions().strategy}"
 """Name of the layout that preprocess makes unless it is told otherwise."""
-
-
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """How good some packs are.
-
-    ``lower_bound`` packs are needed by any packing, ``over`` is the share of packs above that. ``design_effect`` is 1
-    where samples share packs as in a random draw, and larger where a pack holds samples of like length (its variance
-    of what depends on length, against drawing samples one by one). ``cost_cv`` is the coefficient of variation of
-    attention work per pack.
-    """
-
-    lower_bound: int
-    over: float
-    design_effect: float
-    cost_cv: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +38,7 @@ class Layout:
     fill: float
     versus_best: float
     cut_samples: int = 0
-    quality: Quality | None = None
+    quality: PlanQuality | None = None
     note: str = ""
 
 
@@ -68,33 +53,9 @@ class Candidate:
     kept: float
 
 
-def plan_quality(lengths: NDArray[np.integer], offsets: NDArray[np.integer], *, seq_length: int) -> Quality:
+def plan_quality(lengths: Integers, offsets: Integers, *, seq_length: int) -> PlanQuality:
     """Measure packs; pack ``p`` holds pieces of ``lengths[offsets[p]:offsets[p + 1]]`` tokens."""
-    packs = len(offsets) - 1
-    bound = -(-int(lengths.sum()) // seq_length)
-    cost = np.add.reduceat(lengths.astype(np.float64) ** 2, offsets[:-1])
-    return Quality(
-        bound,
-        packs / bound - 1,
-        design_effect(np.log(lengths), offsets),
-        float(cost.std() / cost.mean()),
-    )
-
-
-def design_effect(values: NDArray[np.float64], offsets: NDArray[np.integer]) -> float:
-    """1 + (values per group - 1) * intra-class correlation, by one-way analysis of variance; 1 without groups."""
-    groups, total = len(offsets) - 1, len(values)
-    if groups < 2 or total == groups:
-        return 1.0
-    sizes = np.diff(offsets)
-    means = np.add.reduceat(values, offsets[:-1]) / sizes
-    between = float((sizes * (means - values.mean()) ** 2).sum()) / (groups - 1)
-    within = float(((values - np.repeat(means, sizes)) ** 2).sum()) / (total - groups)
-    size = (total - float((sizes.astype(np.float64) ** 2).sum()) / total) / (groups - 1)
-    spread = between + (size - 1) * within
-    if spread <= 1e-12:  # all of one length: nothing can be mixed badly
-        return 1.0
-    return 1 + (total / groups - 1) * (between - within) / spread
+    return assess(PackPlan(seq_length, np.arange(len(lengths), dtype=index_dtype(len(lengths))), offsets, lengths))
 
 
 def layouts(
@@ -119,7 +80,9 @@ def layouts(
     return tuple(replace(each, versus_best=each.elements / best) if each.rows else each for each in found)
 
 
-def layout(name: str, rows: int, elements: int, tokens: int, cut: int = 0, quality: Quality | None = None) -> Layout:
+def layout(
+    name: str, rows: int, elements: int, tokens: int, cut: int = 0, quality: PlanQuality | None = None
+) -> Layout:
     """A layout that is not compared with others yet."""
     return Layout(name, rows, elements, tokens / elements, 1.0, cut, quality)
 
@@ -135,7 +98,7 @@ def concatenated(lengths: NDArray[np.int64], seq_length: int) -> Layout:
 
 def of_plan(name: str, plan: PackPlan, *, num_samples: int, cut: int = 0) -> Layout:
     """The layout that a plan over ``num_samples`` samples makes."""
-    quality = plan_quality(plan.length, plan.offsets, seq_length=plan.seq_length)
+    quality = assess(plan)
     if len(plan.sample) > num_samples:  # more pieces than samples
         cut += int((np.bincount(plan.sample) > 1).sum())
     return layout(name, len(plan), len(plan) * plan.seq_length, int(plan.length.sum()), cut, quality)

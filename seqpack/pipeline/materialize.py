@@ -30,8 +30,8 @@ class TokenSource:
     pieces: PieceIndex
 
     @property
-    def lengths(self) -> NDArray[np.int64]:
-        return self.pieces.length.astype(np.int64)
+    def lengths(self) -> NDArray[np.int32]:
+        return self.pieces.length
 
 
 def write_packs(
@@ -65,15 +65,18 @@ def write_packs(
             forget_pages(source.input_ids, source.labels)
             advance(last - first)
     row = np.repeat(np.arange(len(plan)), np.diff(plan.offsets))
-    source.pieces.take(plan.sample, row).write(paths.index)
-    return len(plan) * plan.seq_length - int(plan.length.sum())
+    pieces = source.pieces.take(plan.sample, row)
+    if plan.cut_start is not None and plan.cut_length is not None:
+        pieces = pieces.cut(plan.cut_start, plan.cut_length, _targets(plan, source))
+    pieces.write(paths.index)
+    return plan.padding
 
 
 def packed_rows(plan: PackPlan, paths: DataSetPaths) -> Iterator[PackedSequence]:
     """The packs that ``write_packs`` has just written, one after the other."""
     input_ids, labels = IndexedDataset(paths.column("input_ids")), IndexedDataset(paths.column("labels"))
     for pack in range(len(plan)):
-        lengths = plan.length[plan.offsets[pack] : plan.offsets[pack + 1]]
+        lengths = plan.places_of(int(plan.offsets[pack]), int(plan.offsets[pack + 1]))
         num_padding = plan.seq_length - int(lengths.sum())
         segments = cu_seqlens_from_lengths([*lengths.tolist(), *([num_padding] if num_padding else [])])
         yield PackedSequence(input_ids[pack], labels[pack], segments, num_padding)
@@ -89,11 +92,15 @@ def forget_pages(*arrays: NDArray[np.int32]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Some consecutive packs as flat positions: token ``come_from[i]`` of the source goes to ``go_to[i]`` here."""
+    """Some consecutive packs as flat positions: token ``come_from[i]`` of the source goes to ``go_to[i]`` here.
+
+    Position ``covered[i]`` belongs to segment ``segment[i]``: a sample's own, and the padding that aligns the next.
+    """
 
     num_tokens: int
     come_from: NDArray[np.int64]
     go_to: NDArray[np.int64]
+    covered: NDArray[np.int64]
     segment: NDArray[np.int32]
 
     def place(self, values: NDArray[np.int32], *, fill: int) -> NDArray[np.int32]:
@@ -105,23 +112,40 @@ class _Batch:
         if mode is MaskMode.CAUSAL:
             return np.ones(self.num_tokens, np.int32)
         placed = np.zeros(self.num_tokens, np.int32)
-        placed[self.go_to] = self.segment
+        placed[self.covered] = self.segment
         return placed
 
 
 def _gather(plan: PackPlan, first: int, last: int, source: TokenSource) -> _Batch:
     begin, end = int(plan.offsets[first]), int(plan.offsets[last])
-    length = plan.length[begin:end]
+    length, places = plan.lengths_of(begin, end), plan.places_of(begin, end)
     sizes = np.diff(plan.offsets[first : last + 1])
-    before = np.cumsum(length) - length  # tokens of the batch before each piece
-    inside_row = before - np.repeat(before[plan.offsets[first:last] - begin], sizes)
-    row_start = np.repeat(np.arange(last - first) * plan.seq_length, sizes)
-    number = np.arange(end - begin) - np.repeat(plan.offsets[first:last] - begin, sizes) + 1
+    in_row = plan.offsets[first:last] - begin
+    tokens_before, places_before = np.cumsum(length) - length, np.cumsum(places) - places
+    target = places_before - np.repeat(places_before[in_row] - np.arange(last - first) * plan.seq_length, sizes)
+    number = np.arange(end - begin) - np.repeat(in_row, sizes) + 1
     token = np.arange(length.sum())
     origin = source.starts[plan.sample[begin:end]] + plan.start[begin:end]
+    go_to = token + np.repeat(target - tokens_before, length)
+    covered = go_to if plan.align == 1 else np.arange(places.sum()) + np.repeat(target - places_before, places)
     return _Batch(
         (last - first) * plan.seq_length,
-        token + np.repeat(origin - before, length),
-        token + np.repeat(row_start + inside_row - before, length),
-        np.repeat(number, length).astype(np.int32),
+        token + np.repeat(origin - tokens_before, length),
+        go_to,
+        covered,
+        np.repeat(number, places).astype(np.int32),
     )
+
+
+def _targets(plan: PackPlan, source: TokenSource) -> NDArray[np.int32]:
+    """Tokens of each piece that the loss is computed on, int32 ``[pieces]``."""
+    targets = np.zeros(len(plan.sample), np.int32)
+    for first, last in plan.batches(max(1, TOKENS_PER_BATCH // plan.seq_length)):
+        begin, end = int(plan.offsets[first]), int(plan.offsets[last])
+        length = plan.lengths_of(begin, end)
+        before = np.cumsum(length) - length
+        origin = source.starts[plan.sample[begin:end]] + plan.start[begin:end]
+        labels = source.labels[np.arange(length.sum()) + np.repeat(origin - before, length)]
+        targets[begin:end] = np.add.reduceat(labels != IGNORE_INDEX, before)
+        forget_pages(source.labels)
+    return targets

@@ -49,7 +49,7 @@ class Rules:
         """Cut each sample as they do; ``ids`` are those of each span."""
         return [self._fit_one(spans, pieces) for spans, pieces in zip(samples, ids, strict=True)]
 
-    def plan(self, lengths: NDArray[np.int64], is_kept: NDArray[np.bool_]) -> PackPlan:
+    def plan(self, lengths: NDArray[np.integer], is_kept: NDArray[np.bool_]) -> PackPlan:
         """Their packs of the samples that were kept; ``is_kept`` covers all rows, which ``--n-subs`` divides."""
         assert self.seq_length is not None
         starts = running_sum(np.array(subset_sizes(len(is_kept), self.n_subs), np.int64))
@@ -188,7 +188,7 @@ def cut_turns(turns: Sequence[Turn], seq_length: int | None, *, rule: TurnRule, 
     return kept
 
 
-def knapsack_plan(lengths: NDArray[np.int64], *, seq_length: int, subsets: Sequence[int]) -> PackPlan:
+def knapsack_plan(lengths: NDArray[np.integer], *, seq_length: int, subsets: Sequence[int]) -> PackPlan:
     """Their packs: fill each with the longest sample that still fits ``seq_length - 1``, of equals the last one first.
 
     ``subsets`` are numbers of consecutive samples that are packed apart from each other (``--n-subs``).
@@ -231,7 +231,7 @@ def _short_side_first(prompt: int, reply: int, limit: int) -> tuple[int, int]:
     return max(limit - kept, 0), kept
 
 
-def _knapsack(lengths: NDArray[np.int64], capacity: int, first: int) -> list[list[int]]:
+def _knapsack(lengths: NDArray[np.integer], capacity: int, first: int) -> list[list[int]]:
     by_length: dict[int, list[int]] = {}
     for sample, length in enumerate(lengths.tolist(), first):
         by_length.setdefault(length, []).append(sample)

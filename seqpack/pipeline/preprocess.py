@@ -19,12 +19,19 @@ from seqpack.io.publish import partial_folder
 from seqpack.options.check import refuse_idle
 from seqpack.options.compat import CompatOptions
 from seqpack.options.data import InputOptions, LengthOptions, PackOptions, TextOptions, WorkOptions, WriteOptions
-from seqpack.packing.planning import make_plan
+from seqpack.packing.planning import check_strategy, make_plan
 from seqpack.pipeline.compat import use_mindspeed_rules, write_mindspeed_documents
 from seqpack.pipeline.emit import emit
 from seqpack.pipeline.inputs import resolve_input
 from seqpack.pipeline.materialize import TokenSource, write_packs
-from seqpack.pipeline.output import DataSetResult, check_output, line_writer, publish_set, tokenizer_record
+from seqpack.pipeline.output import (
+    DataSetResult,
+    check_output,
+    line_writer,
+    packing_record,
+    publish_set,
+    tokenizer_record,
+)
 from seqpack.pipeline.pregrouped import STRATEGY as PREGROUPED
 from seqpack.pipeline.pregrouped import check_pregrouped, group_plan
 from seqpack.pipeline.pretrain import write_documents
@@ -58,7 +65,9 @@ def preprocess(
     """
     check_length(length, packs=pack.packs)
     strategy = plugin_host().strategy(pack.strategy)
+    check_strategy(strategy, seq_length=length.seq_length, align=pack.align, max_docs=pack.max_docs)
     _refuse_idle_flags(length, pack, compat)
+    pack.check()
     found = resolve_input(input, say=say)
     if found.pregrouped and not found.text_keys:
         check_pregrouped(pack, compat)
@@ -106,7 +115,7 @@ def _write_samples(
             packed=pack.packs,
             seq_length=length.seq_length if pack.packs else None,
             strategy=_strategy_name(source, strategy) if pack.packs else None,
-            mask=pack.mask if pack.packs else None,
+            mask=pack.mask_mode if pack.packs else None,
             seed=pack.seed,
             num_rows=num_rows,
             num_samples=source.ledger.kept.samples,
@@ -115,6 +124,7 @@ def _write_samples(
             recipe=source.recipe | _recipe(length) | {"compat": compat.compat, "tokenizer_engine": engine.label},
             inputs={str(file): FileRecord.of(file) for file in source.files},
             files=file_records(aside),
+            packing=packing_record(pack, length.on_overlong) if pack.packs else {},
             seqpack_version=__version__,
         )
         publish_set(aside, paths, manifest, extra=extra)
@@ -139,7 +149,7 @@ def _write_set(
     tokens = spooled.tokens(source)
     plan = _plan(source, strategy, tokens, length, pack, aside)
     source.ledger.padding = write_packs(
-        plan, tokens, aside, mask=pack.mask, pad_token_id=source.pad_token_id, progress=progress
+        plan, tokens, aside, mask=pack.mask_mode, pad_token_id=source.pad_token_id, progress=progress
     )
     return len(plan), emit(write, plan, aside)
 
@@ -147,10 +157,13 @@ def _write_set(
 def _refuse_idle_flags(length: LengthOptions, pack: PackOptions, compat: CompatOptions) -> None:
     """ConfigError for a flag that has no place in this run."""
     if not pack.packs:
-        refuse_idle(pack, ("strategy",), because="nothing is packed", help="add --pack or --neat-pack")
+        flags = ("strategy", "align", "max_docs", "pack_window")
+        refuse_idle(pack, flags, because="nothing is packed", help="add --pack or --neat-pack")
+        if length.on_overlong == "split":
+            refuse_idle(length, ("on_overlong",), because="pieces go into packs", help="add --pack or --neat-pack")
     if compat.compat == "mindspeed":
         why = {"because": "--compat mindspeed packs and cuts by its own rules", "help": "leave one of them out"}
-        refuse_idle(pack, ("strategy",), **why)
+        refuse_idle(pack, ("strategy", "align", "max_docs", "pack_window"), **why)
         refuse_idle(length, ("on_overlong",), **why)
 
 
@@ -170,7 +183,8 @@ def _plan(
         return plan
     if source.mindspeed is not None:
         return source.mindspeed.plan(tokens.lengths, np.array(source.is_kept))
-    return make_plan(strategy, tokens.lengths, seq_length=length.seq_length, seed=pack.seed)
+    split = length.on_overlong == "split"
+    return make_plan(strategy, tokens.lengths, seq_length=length.seq_length, split=split, **pack.planning)
 
 
 def _write_rows(source: SampleSource, spooled: Spooled, aside: DataSetPaths) -> int:

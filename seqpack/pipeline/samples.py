@@ -206,7 +206,7 @@ class SampleSource:
             tokens = self._ended(tokens)
         lengths, num_trained = tokens.lengths, tokens.num_trained
         is_odd = num_trained == 0
-        if length.seq_length is not None:
+        if length.seq_length is not None and length.on_overlong != "split":
             is_odd |= lengths > length.seq_length
         whole = ~is_odd
         self.ledger.keep_whole(int(whole.sum()), int(lengths.sum(where=whole)), int(num_trained.sum(where=whole)))
@@ -275,7 +275,7 @@ class SampleSource:
             raise DataError(
                 "SP108",
                 f"{key}: {len(tokens):,} tokens do not fit --seq-length {limit:,}",
-                help="raise it, or choose --on-overlong truncate | drop",
+                help="raise it, or choose --on-overlong truncate | drop | split",
             )
         shortened = self._truncate(spans, limit, length) if length.on_overlong == "truncate" else None
         if shortened is None:

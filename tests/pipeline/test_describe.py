@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqpack.pipeline.describe import describe, mean_error, quantile_ranges, quantiles
-from seqpack.pipeline.layouts import design_effect
 from seqpack.pipeline.row_sample import RowSample, parse_share
 
 LENGTHS = st.lists(st.integers(1, 5000), min_size=1, max_size=60)
@@ -53,20 +52,6 @@ def test_errors_are_those_of_repeated_draws():
 
 def test_one_value_says_nothing_about_others():
     assert mean_error(np.array([5]), out_of=100) == math.inf
-
-
-def test_samples_sorted_into_packs_have_a_large_design_effect():
-    rng = np.random.default_rng(1)
-    values, offsets = np.log(rng.integers(10, 1000, 4000)), np.arange(0, 4001, 20)
-    assert design_effect(values, offsets) == pytest.approx(1, abs=0.2)
-    assert design_effect(np.sort(values), offsets) > 19
-    assert design_effect(np.ones(100), np.arange(0, 101, 10)) == 1
-    assert design_effect(values, np.array([0, 4000])) == 1
-
-
-def test_design_effect_by_hand():
-    # two packs of 1, 3 and 5, 7: MSB 16, MSW 2, correlation 14 / 18
-    assert design_effect(np.array([1.0, 3, 5, 7]), np.array([0, 2, 4])) == pytest.approx(1 + 14 / 18)
 
 
 @given(st.integers(0, 99), st.integers(0, 3))

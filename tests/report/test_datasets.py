@@ -162,7 +162,7 @@ def test_what_programs_get(written):
     out, _ = report(written, json=True)
     value = json.loads(out)
     assert value["manifest"] == str(written.paths.manifest) and value["rows"] == written.manifest.num_rows
-    assert (value["seq_length"], value["mask"], value["strategy"]) == (100, "block-causal", "best-fit")
+    assert (value["seq_length"], value["mask"], value["strategy"]) == (100, "block-causal", "balanced")
     assert Ledger.from_dict(value["ledger"]) == written.ledger
 
 

@@ -7,10 +7,11 @@ import dataclasses
 import pytest
 
 from seqpack.core.ledger import Ledger
+from seqpack.packing.quality import PlanQuality
 from seqpack.pipeline.characters import Characters
 from seqpack.pipeline.describe import Bucket
 from seqpack.pipeline.forecast import Copies, Ending, Sampled, Stats, Steps
-from seqpack.pipeline.layouts import Candidate, Layout, Quality
+from seqpack.pipeline.layouts import Candidate, Layout
 from seqpack.report.statistics import characters_screen, copies_line, endings_line, stats_screen
 from tests.report.test_packs import plain
 
@@ -21,7 +22,7 @@ def made() -> Stats:
     ledger.keep_whole(2596, 600_000, 411_000)
     for _ in range(3):
         ledger.keep(2000, 1000, original=4053)
-    quality = Quality(298, 0.0, 11.4, 0.5)
+    quality = PlanQuality(298, 298, 0.0, 0.9971, 11.4, 0.5, 0.02)
     return Stats(
         files=("data/[a].jsonl", "data/b.jsonl"), engine="tokenizers 0.22", engine_refused="", handler="alpaca",
         prompt_type="qwen", seq_length=2048, seq_length_was_given=True, ledger=ledger, num_tokens=612_159,
