@@ -80,7 +80,7 @@ def _measure_files(
     else:
         words = (*words, "--seq-length", result.seq_length, "--neat-pack", "-o", set_name(files))
     _report(result, forecast, console, command_line(*words))
-    warn_of_losses(console, result, on_overlong=length.on_overlong)
+    warn_of_losses(console, result)
     console.result(result.to_dict())
 
 
