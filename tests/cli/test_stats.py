@@ -104,3 +104,9 @@ def test_losses_are_summed_and_the_largest_named(cli, alpaca_file, tokenizer_dir
         (line,) = [line for line in outcome.err.splitlines() if said in line]
         assert f"{lost['samples']} samples" in line and f"{lost['tokens']:,} tokens" in line
         assert f"most of {longest[0][0]} ({longest[0][1]:,}), {longest[1][0]}" in line
+
+
+def test_a_picture_that_cannot_be_drawn_is_known_before_any_work(cli, alpaca_file, tmp_path):
+    for name, code in (("a.pdf", "SP001"), ("none/a.svg", "SP503")):
+        outcome = cli("stats", alpaca_file, "--tokenizer", tmp_path / "no tokenizer", "--plot", tmp_path / name)
+        assert code in outcome.err and outcome.code in (2, 5)
