@@ -36,6 +36,8 @@ def stats(
 
     console = Console(output)
     prefix = the_set(input)
+    if forecast.plot and not forecast.characters:
+        _check_plot(forecast.plot)
     if forecast.characters:
         _characters(input, text, length, forecast, console, is_set=prefix is not None)
     elif prefix is not None:
@@ -80,7 +82,7 @@ def _measure_files(
     else:
         words = (*words, "--seq-length", result.seq_length, "--neat-pack", "-o", set_name(files))
     _report(result, forecast, console, command_line(*words))
-    warn_of_losses(console, result, on_overlong=length.on_overlong)
+    warn_of_losses(console, result)
     console.result(result.to_dict())
 
 
@@ -133,6 +135,12 @@ def _report(result: Stats, forecast: ForecastOptions, console: Console, followin
         console.note(plotted)
     if following:
         console.note(f"next: {following}")
+
+
+def _check_plot(path: Path) -> None:
+    from seqpack.report.charts import check_chart
+
+    check_chart(path)
 
 
 def _plot(result: Stats, path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +21,7 @@ from seqpack.io.packed import PackedDataset
 from seqpack.text.tokenizer import Tokenizer, tokenizer_fingerprint
 
 TOKENS_SHOWN = 40
+_SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 MASK_CELLS = 32
 
 
@@ -154,7 +156,12 @@ def find_tokenizer(manifest: Manifest, directory: Path | None = None) -> tuple[T
 
 def beginning(tokenizer: Tokenizer | None, token_ids: NDArray[np.int32]) -> str:
     """The first words of some ids on one line; empty without a tokenizer."""
-    return " ".join(tokenizer.decode(token_ids[:TOKENS_SHOWN].tolist()).split()) if tokenizer else ""
+    return one_line(tokenizer.decode(token_ids[:TOKENS_SHOWN].tolist())).strip() if tokenizer else ""
+
+
+def one_line(text: str) -> str:
+    """Text of the data as it may be printed: no line ends, and nothing that a terminal obeys."""
+    return _SPACE.sub(" ", text)
 
 
 def token_texts(tokenizer: Tokenizer | None, token_ids: NDArray[np.int32]) -> tuple[list[str], list[bool]]:

@@ -18,7 +18,7 @@ from seqpack.core.progress import Progress, no_progress
 from seqpack.core.suggest import nearest
 from seqpack.io.packed import PackedDataset
 from seqpack.pipeline.materialize import forget_pages
-from seqpack.pipeline.show import ShownToken, beginning, common_prefix, find_tokenizer, show_pack
+from seqpack.pipeline.show import ShownToken, beginning, common_prefix, find_tokenizer, one_line, show_pack
 from seqpack.text.tokenizer import Tokenizer
 
 TOKENS_PER_BATCH = 1 << 18
@@ -255,8 +255,8 @@ def _match(
         piece - first_piece,
         dataset.pieces.key(piece),
         int(starts[piece] - starts[first_piece]) + _token_at(tokenizer, _ids(dataset, starts, piece), place),
-        re.sub(r"\s+", " ", before)[-AROUND:],
-        re.sub(r"\s+", " ", after)[:AROUND],
+        one_line(before)[-AROUND:],
+        one_line(after)[:AROUND],
     )
 
 

@@ -72,18 +72,26 @@ class Drawing:
     shapes: tuple[Shape, ...]
 
 
+def check_chart(path: Path) -> None:
+    """What can be known before there is anything to draw: ConfigError for another ending, DeviceError if Pillow is
+    missing for a PNG, or there is no such folder."""
+    if path.suffix.lower() not in _WRITERS:
+        raise ConfigError(
+            "SP001", f"--plot {path}: no such kind of picture", help=f"end the name with {' or '.join(_WRITERS)}"
+        )
+    if path.suffix.lower() == ".png":
+        _pillow()
+    if not path.parent.is_dir():
+        raise DeviceError("SP503", f"{path} cannot be written: there is no folder {path.parent}", help="make it first")
+
+
 def write_chart(path: Path, stats: Stats) -> str:
     """Draw the statistics into a .svg, .html or .png file; returns a sentence about it.
 
-    Raises ConfigError for another ending, DeviceError if Pillow is missing for a PNG or the file cannot be written.
+    Raises as ``check_chart`` does, and DeviceError if the file cannot be written.
     """
-    writers = {".svg": _svg_file, ".html": _html_file, ".png": _png_file}
-    write = writers.get(path.suffix.lower())
-    if write is None:
-        raise ConfigError(
-            "SP001", f"--plot {path}: no such kind of picture", help=f"end the name with {' or '.join(writers)}"
-        )
-    write_whole(path, write(stats))
+    check_chart(path)
+    write_whole(path, _WRITERS[path.suffix.lower()](stats))
     return f"wrote {path}"
 
 
@@ -107,14 +115,9 @@ def to_svg(drawing: Drawing) -> str:
 
 def to_png(drawing: Drawing, *, scale: int = 2) -> bytes:
     """The drawing as PNG, ``scale`` pixels for each unit. DeviceError SP502 without Pillow."""
-    try:
-        from PIL import Image, ImageDraw, ImageFont
-    except ImportError as error:
-        raise DeviceError(
-            "SP502",
-            "--plot FILE.png needs the package pillow",
-            help='pip install "seqpack-toolkit[plot]", or draw a .svg or .html, which need nothing',
-        ) from error
+    _pillow()
+    from PIL import Image, ImageDraw, ImageFont
+
     image = Image.new("RGB", (drawing.width * scale, drawing.height * scale), "#ffffff")
     pen = ImageDraw.Draw(image)
     anchors = {"start": "ls", "middle": "ms", "end": "rs"}
@@ -133,6 +136,17 @@ def to_png(drawing: Drawing, *, scale: int = 2) -> bytes:
     content = io.BytesIO()
     image.save(content, "PNG")
     return content.getvalue()
+
+
+def _pillow() -> None:
+    try:
+        import PIL.Image  # noqa: F401
+    except ImportError as error:
+        raise DeviceError(
+            "SP502",
+            "--plot FILE.png needs the package pillow",
+            help='pip install "seqpack-toolkit[plot]", or draw a .svg or .html, which need nothing',
+        ) from error
 
 
 def _svg_file(stats: Stats) -> bytes:
@@ -183,6 +197,9 @@ def _html_file(stats: Stats) -> bytes:
     head = f'<meta charset="utf-8"><title>{escape(_title(stats))}</title><style>{style}</style>'
     lines = ["<!DOCTYPE html>", f'<html lang="en"><head>{head}</head><body>', *body, "</body></html>\n"]
     return "\n".join(lines).encode()
+
+
+_WRITERS = {".svg": _svg_file, ".html": _html_file, ".png": _png_file}
 
 
 def _html_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -9,6 +9,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from seqpack.core.mask import MaskMode
+from seqpack.pipeline.show import one_line
 from seqpack.report.numbers import count, share
 from seqpack.report.tables import add_text_column, plain_table
 
@@ -91,8 +92,7 @@ def matches_screen(found: Matches) -> Iterator[RenderableType]:
     table = plain_table(("pack", "right"), ("#", "right"), ("row", "left"), ("token", "right"))
     add_text_column(table, "there")
     for match in found.matches:
-        there = Text.assemble((match.before, "dim"), (found.text, "bold"), (match.after, "dim"))
-        there.plain = there.plain.replace("\n", " ")
+        there = Text.assemble((match.before, "dim"), (one_line(found.text), "bold"), (match.after, "dim"))
         table.add_row(f"{match.row}", f"{match.number}", Text(short_key(match.key)), f"{match.token}", there)
     yield table
     if more := found.num_samples - len(found.matches):

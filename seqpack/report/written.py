@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from seqpack.io.packed import COLUMNS
@@ -61,7 +62,7 @@ def report_data_set(console: Console, result: DataSetResult) -> None:
     )
 
 
-def warn_of_losses(console: Console, result: Stats, *, on_overlong: str) -> None:
+def warn_of_losses(console: Console, result: Stats) -> None:
     """What ``preprocess`` would warn of, and more that was seen on the way."""
     if result.note:
         console.note(result.note)
@@ -69,17 +70,29 @@ def warn_of_losses(console: Console, result: Stats, *, on_overlong: str) -> None
         console.note(endings_line(result.endings, result.ledger.kept.samples))
     for finding in result.findings:
         console.warn(finding.code, finding.text)
-    is_cut = on_overlong != "drop"
-    for key, tokens in result.longest:
-        console.warn(
-            "SP111" if is_cut else "SP102", f"{key}: {tokens:,} tokens would be {'cut' if is_cut else 'dropped'}"
-        )
+    for code, text in _lost(result):
+        console.warn(code, text)
     if copies := copies_line(result):
         console.warn("SP140", copies)
     if result.ledger.mended:
         console.warn("SP115", f"text that is not Unicode in {count(result.ledger.mended, 'row')}")
     if result.ledger.num_rejected:
         console.warn("SP102", f"{count(result.ledger.num_rejected, 'row')} that cannot be used, see the ledger")
+
+
+def _lost(result: Stats) -> Iterator[tuple[str, str]]:
+    """What would be cut and left out, as code and text; the samples that lose most are named behind the last."""
+    ledger, lost = result.ledger, []
+    if ledger.truncated.samples:
+        samples, tokens = count(ledger.truncated.samples, "sample"), count(ledger.truncated.tokens, "token")
+        lost.append(("SP111", f"{samples} longer than --seq-length {result.seq_length:,}: {tokens} would be cut"))
+    for reason, drop in sorted(ledger.dropped.items()):
+        lost.append(
+            ("SP102", f"{count(drop.samples, 'sample')} would be left out ({reason}): {count(drop.tokens, 'token')}")
+        )
+    named = ", ".join(f"{key} ({tokens:,})" for key, tokens in result.longest)
+    for number, (code, text) in enumerate(lost, 1):
+        yield code, f"{text}; most of {named}" if named and number == len(lost) else text
 
 
 def report_groups(console: Console, result: Grouped, following: str) -> None:

@@ -93,3 +93,20 @@ def test_data_sets_of_a_catalogue_are_no_sets_of_ours(cli, alpaca_file, tokenize
     assert grouped.code == 0 and "30 rows in" in grouped.out, grouped.err
     (line,) = [line for line in grouped.out.splitlines() if line.startswith("next: ")]
     assert cli(*shlex.split(line)[2:-1], tmp_path / "set").code == 0, "rows of a file need no catalogue"
+
+
+def test_losses_are_summed_and_the_largest_named(cli, alpaca_file, tokenizer_dir):
+    flags = ("--tokenizer", tokenizer_dir, "--seq-length", 64)
+    for choice, said in (("truncate", "longer than --seq-length 64"), ("drop", "would be left out (longer than")):
+        outcome = cli("stats", alpaca_file, *flags, "--on-overlong", choice, "--json")
+        ledger, longest = outcome.json["ledger"], outcome.json["longest"]
+        lost = ledger["truncated"] if choice == "truncate" else ledger["dropped"]["longer than --seq-length"]
+        (line,) = [line for line in outcome.err.splitlines() if said in line]
+        assert f"{lost['samples']} samples" in line and f"{lost['tokens']:,} tokens" in line
+        assert f"most of {longest[0][0]} ({longest[0][1]:,}), {longest[1][0]}" in line
+
+
+def test_a_picture_that_cannot_be_drawn_is_known_before_any_work(cli, alpaca_file, tmp_path):
+    for name, code in (("a.pdf", "SP001"), ("none/a.svg", "SP503")):
+        outcome = cli("stats", alpaca_file, "--tokenizer", tmp_path / "no tokenizer", "--plot", tmp_path / name)
+        assert code in outcome.err and outcome.code in (2, 5)

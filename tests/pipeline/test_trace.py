@@ -134,6 +134,14 @@ def test_a_text_is_found_where_it_is(mixed, monkeypatch):
     assert find_text(mixed, "not there", limit=1).num_rows == 0
 
 
+def test_what_a_terminal_would_obey_is_not_shown(runs, write_jsonl):
+    runs.preprocess(write_jsonl([{"instruction": "Hi", "output": "red \x1b[31m\r\ngrape\x9b2J"}]), "set")
+    (match,) = find_text(runs.open("set"), "grape", limit=1).matches
+    (place,) = trace(runs.open("set"), "data.jsonl:1").places
+    for text in (match.before, match.after, place.text):
+        assert text.isprintable() and text
+
+
 def test_without_the_tokenizer_nothing_can_be_found(runs, alpaca, tokenizer_dir, tmp_path):
     import shutil
 
