@@ -7,7 +7,6 @@ import numpy as np
 from seqpack.core.plan import Integers, PackPlan, index_dtype
 from seqpack.packing.best_fit import NO_LIMIT
 
-
 ROWS_AT_A_TIME = 1 << 18
 
 
