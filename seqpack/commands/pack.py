@@ -26,7 +26,6 @@ def pack(
 
     Examples:
         seqpack pack plain/mine --seq-length 4096 --neat-pack -o packs/mine-4k
-        seqpack pack packs/mine --seq-length 8192 --neat-pack --strategy greedy -o packs/mine-8k
         seqpack pack packs/mine --seq-length 2048 --plan-only -o plans/mine-2k.npz
         seqpack pack --lengths lengths.npy --seq-length 8192 --strategy exact --json
     """
