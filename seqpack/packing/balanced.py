@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 
 import numpy as np
 
@@ -48,17 +49,19 @@ def balanced(counts: Ints, capacity: int, *, max_docs: int | None = None) -> Pat
     """
     bound = lower_bound(counts, capacity)
     near = int(bound * (1 + MOST_OVER))
-    decreasing = best_fit(counts, capacity, max_docs=max_docs)
-    within_reach = decreasing.num_packs <= near
-    enough = max(bound, decreasing.num_packs)
+    plain = best_fit(counts, capacity, max_docs=max_docs)
+    enough = max(bound, min(plain.num_packs, near))
+    if plain.num_packs > near:
+        plain = fewest(counts, capacity, max_docs=max_docs)
+    # where the bound is out of reach, samples do not fit together well, and many must be left for exact closing
+    shares = SHARES if plain.num_packs <= near else SHARES[-1:]
     tried: list[tuple[int, float, Patterns]] = []
-    # where the bound is out of reach, samples do not fit together well, and more must be left for exact closing
-    for patterns in _plans(counts, capacity, max_docs, SHARES if within_reach else SHARES[::-1]):
+    for patterns in chain(_plans(counts, capacity, max_docs, shares), [plain]):
         effect = design_effect(patterns)
         if patterns.num_packs <= enough and effect <= WELL_MIXED:
             return patterns
         tried.append((patterns.num_packs, effect, patterns))
-    mixed = [found for found in tried if found[0] <= near and found[1] <= WELL_MIXED]
+    mixed = [found for found in tried if found[1] <= WELL_MIXED and (found[0] <= near or plain.num_packs > near)]
     if mixed:
         return min(mixed, key=lambda found: found[:2])[2]
     few = int(min(packs for packs, _, _ in tried) * (1 + MOST_OVER))
@@ -75,4 +78,3 @@ def _plans(counts: Ints, capacity: int, max_docs: int | None, shares: Sequence[f
     for share in shares if packs and max_docs is None else ():
         for close in closings:
             yield deal(counts, capacity, packs, share=share, close=close, max_docs=limit)
-    yield fewest(counts, capacity, max_docs=max_docs)

@@ -69,6 +69,13 @@ def optimal(counts: Ints, capacity: int) -> Patterns:
     return min(made, start, key=lambda patterns: patterns.num_packs)
 
 
+def linear_bound(counts: Ints, capacity: int, start: Patterns) -> float:
+    """The value of the linear program, which no plan is below; ``start`` holds patterns to begin with."""
+    master = _Master(counts, capacity)
+    master.add_patterns(start)
+    return master.solve().value
+
+
 def _solver() -> Any:
     try:
         import highspy
@@ -148,7 +155,7 @@ class _Master:
         """Numbers of packs of patterns, and the samples that are left over."""
         found: list[tuple[int, Pattern]] = []
         while self.left.any():
-            solution = self._solve()
+            solution = self.solve()
             taken = self._take(np.floor(solution.packs + 1e-6).astype(np.int64), found)
             if not taken:
                 taken = self._round_up(solution.packs, found)
@@ -180,7 +187,7 @@ class _Master:
         for row, length in enumerate(self.lengths.tolist()):
             self._program.changeRowBounds(row, float(self.left[length]), self._infinity)
 
-    def _solve(self) -> _Solution:
+    def solve(self) -> _Solution:
         """The program's optimum over all patterns, or over those known when the rounds are used up."""
         bound = 0.0
         while True:
