@@ -15,6 +15,8 @@ from seqpack.hooks.host import PluginHost
 from seqpack.io.indexed import DTYPES
 from seqpack.io.manifest import Manifest, TokenizerRecord
 from seqpack.io.packed import COLUMNS, DataSetPaths, PieceIndex
+from seqpack.options.data import StrategyOptions
+from seqpack.options.field import flag_names
 from seqpack.text.template import template_keys
 from seqpack.text.tools import TOOL_FORMATS
 
@@ -74,6 +76,20 @@ def test_every_handler_is_in_its_document():
     for handler in PluginHost([]).handlers:
         assert f"`{handler.name}`" in listed
         assert all(f"`{alias}`" in listed for alias in handler.aliases)
+
+
+def test_every_strategy_is_in_its_document():
+    text = (Path(seqpack.__file__).parent / "packing" / "README.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| `")]
+    listed = {row[1].strip(" `"): tuple(re.findall(r"`(.+?)`", row[2])) for row in rows}
+    for strategy in PluginHost([]).strategies:
+        assert listed[strategy.name] == strategy.aliases
+
+
+def test_every_packing_option_is_in_its_document():
+    text = (Path(seqpack.__file__).parent / "packing" / "README.md").read_text(encoding="utf-8")
+    flags = [flag_names(field)[0] for field in dataclasses.fields(StrategyOptions)]
+    assert [flag for flag in flags if f"`{flag}" not in text] == []
 
 
 def test_every_command_is_in_the_changelog():

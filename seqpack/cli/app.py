@@ -16,10 +16,10 @@ import seqpack
 from seqpack.cli.errors import Interrupted, ReaderGone, report_error
 
 LAZY_COMMANDS: dict[str, tuple[str, str]] = {
-    "stats": ("Look", "Token lengths, and what every way of packing would cost; writes nothing."),
-    "show": ("Look", "One pack: its samples, trained tokens and mask."),
+    "stats": ("Look", "Token lengths of files or of a set, and what every way of packing would cost."),
+    "show": ("Look", "One pack: its samples, trained tokens and mask; or where a row or a text is."),
     "preprocess": ("Prepare", "Raw files to tokens and labels, packed or not."),
-    "pack": ("Prepare", "Pack a tokenized set again at another length, without tokenizing."),
+    "pack": ("Prepare", "Pack a set again without tokenizing, or group raw rows that fill packs."),
     "merge": ("Prepare", "The data set out of parts that several machines made."),
     "train": ("Train", "Train a model on a data set."),
     "convert": ("Weights", "Weights between Hugging Face and Megatron-core."),

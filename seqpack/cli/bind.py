@@ -178,7 +178,7 @@ def _merge_positionals(
                 as_argument = None
             if as_argument and as_flag:
                 raise ConfigError("SP001", f"{_metavar(field)} is given both as an argument and with {flag}")
-            if not (as_argument or as_flag):
+            if not (as_argument or as_flag) and _default(field) is inspect.Parameter.empty:
                 raise ConfigError("SP001", f"{_metavar(field)} is missing", help=f"{field.metadata['help']}")
             merged[field.name] = as_argument or as_flag
     return merged

@@ -2,29 +2,141 @@
 
 from __future__ import annotations
 
-from seqpack.options.data import RepackOptions, StrategyOptions, WriteOptions
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seqpack.core.errors import ConfigError
+from seqpack.options.check import refuse_idle
+from seqpack.options.data import PlanOptions, StrategyOptions, WorkOptions
+from seqpack.options.either import OptionalTextOptions
 from seqpack.options.output import OutputOptions
+from seqpack.options.pack import PackInputOptions, PackLengthOptions
 from seqpack.options.resolved import Resolved
+
+if TYPE_CHECKING:
+    from seqpack.report.console import Console
 
 
 def pack(
-    repack: RepackOptions,
+    input: PackInputOptions,
+    text: OptionalTextOptions,
+    length: PackLengthOptions,
     strategy: StrategyOptions,
-    write: WriteOptions,
+    plan: PlanOptions,
+    work: WorkOptions,
     output: OutputOptions,
     resolved: Resolved,
 ) -> None:
-    """Pack a tokenized set again: another length, strategy or mask, without tokenizing.
+    """Pack a tokenized set again, named by its PREFIX: another length, strategy or mask, without tokenizing. Or put the
+    rows of raw files into groups that fill packs, a JSON list on each line, for preprocess --pregrouped. With
+    --plan-only or --lengths, only say which sample goes where, and how good that is.
 
     Examples:
-        seqpack pack plain/mine --seq-length 4096 --neat-pack -o packs/mine-4k
         seqpack pack packs/mine --seq-length 8192 --neat-pack --strategy greedy -o packs/mine-8k
-        seqpack pack packs/mine --seq-length 2048 -o packs/mine-causal
+        seqpack pack data.jsonl --tokenizer DIR --seq-length 4096 -o groups.jsonl
+        seqpack pack --lengths lengths.npy --seq-length 8192 --strategy exact --json
     """
-    from seqpack.pipeline.repack import repack as run
+    from seqpack.pipeline.either import the_set
     from seqpack.report.console import Console
-    from seqpack.report.written import report_data_set
 
     console = Console(output)
-    result = run(repack, strategy, write, resolved=resolved.to_yaml(), progress=console.progress)
+    prefix = the_set(input)
+    if plan.plans:
+        _plan_only(console, prefix, input, text, length, strategy, plan, work)
+    elif not input.input:
+        raise ConfigError("SP001", "INPUT is missing", help="name raw files, or the PREFIX of a set")
+    elif prefix is None:
+        _group(console, input, text, length, strategy, plan, work, resolved)
+    else:
+        _repack(console, prefix, input, text, length, strategy, plan, work, resolved)
+
+
+def _refuse_raw(because: str, input: PackInputOptions, text: OptionalTextOptions, work: WorkOptions) -> None:
+    from seqpack.options.check import refuse_all
+
+    refuse_all(input, "input", because=because, help="leave it out")
+    refuse_all(text, because=because, help="leave it out")
+    refuse_all(work, because=because, help="leave it out")
+
+
+def _repack(
+    console: Console,
+    prefix: Path,
+    input: PackInputOptions,
+    text: OptionalTextOptions,
+    length: PackLengthOptions,
+    strategy: StrategyOptions,
+    plan: PlanOptions,
+    work: WorkOptions,
+    resolved: Resolved,
+) -> None:
+    from seqpack.pipeline.repack import repack as run
+    from seqpack.report.written import report_data_set
+
+    _refuse_raw(f"{prefix} is a set that is tokenized already", input, text, work)
+    result = run(length.for_set(prefix), strategy, plan.write, resolved=resolved.to_yaml(), progress=console.progress)
     report_data_set(console, result)
+
+
+def _group(
+    console: Console,
+    input: PackInputOptions,
+    text: OptionalTextOptions,
+    length: PackLengthOptions,
+    strategy: StrategyOptions,
+    plan: PlanOptions,
+    work: WorkOptions,
+    resolved: Resolved,
+) -> None:
+    from seqpack.pipeline.grouping import group_rows
+    from seqpack.report.command_lines import command_line, given_flags, set_name
+    from seqpack.report.inputs import report_inputs
+    from seqpack.report.written import report_groups
+
+    why = "groups of rows are no tokens yet"
+    refuse_idle(strategy, ("neat_pack", "mask"), because=why, help="give it to seqpack preprocess --pregrouped")
+    refuse_idle(strategy, ("align",), because=why, help="leave it out")
+    refuse_idle(plan, ("emit",), because=why, help="give it to seqpack preprocess --pregrouped")
+    required = text.required()
+    result = group_rows(
+        input,
+        required,
+        length.for_rows(),
+        strategy,
+        plan.write,
+        workers=work.workers,
+        resolved=resolved.to_yaml(),
+        progress=console.progress,
+        say=console.note,
+    )
+    report_inputs(console, input.input, result.sources)
+    leave = ("seq_length", "on_overlong", "max_drop", *(("handler", "dataset_dir") if input.dataset_dir else ()))
+    flags = given_flags(input, required, length.for_rows(), leave=leave)
+    words = ("seqpack", "preprocess", result.path, "--pregrouped", *flags, "--seq-length", length.seq_length)
+    report_groups(console, result, command_line(*words, "--neat-pack", "-o", set_name([result.path])))
+
+
+def _plan_only(
+    console: Console,
+    prefix: Path | None,
+    input: PackInputOptions,
+    text: OptionalTextOptions,
+    length: PackLengthOptions,
+    strategy: StrategyOptions,
+    plan: PlanOptions,
+    work: WorkOptions,
+) -> None:
+    from seqpack.pipeline.plan_only import plan_only
+    from seqpack.report.plans import report_plan
+
+    because = "a plan says who shares a pack, not who sees whom"
+    refuse_idle(strategy, ("neat_pack", "mask"), because=because, help="leave it out, and give it when packing")
+    refuse_idle(plan, ("emit",), because="no packs are written", help="leave it out")
+    _refuse_raw("a plan is made of a set or of --lengths", input, text, work)
+    if plan.lengths is not None and input.input:
+        raise ConfigError("SP001", "both a set and --lengths are given", help="leave one of them out")
+    if plan.lengths is None and prefix is None:
+        raise ConfigError("SP001", "--plan-only plans a set, and its PREFIX is missing", help="preprocess makes one")
+    if plan.lengths is None and plan.output is None:
+        raise ConfigError("SP001", "--output is missing", help="-o FILE says where the plan goes")
+    report_plan(console, plan_only(plan, length.for_set(prefix), strategy))

@@ -70,7 +70,8 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     ),
     "SP014": Diagnostic(
         "a packing strategy made a wrong plan",
-        "Every plan is checked: each sample placed once and whole, no pack over the length, none empty.",
+        "Every plan is checked: each sample placed once and whole (a strategy that states it may cut: every token "
+        "once), no pack over the length, none empty.",
         "Choose another --strategy; report it to the author of the plugin the message names.",
     ),
     "SP015": Diagnostic(
@@ -140,6 +141,12 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "--shard-index counts from 0 and must be below --num-shards; the one means nothing without the other.",
         "Give both, or run under srun or torchrun, whose variables say both.",
     ),
+    "SP031": Diagnostic(
+        "packing options that do not go together",
+        "--align, --max-docs and the mask flags are refused where the chosen strategy or length cannot honour them, or "
+        "where two of them ask for different things.",
+        "The message names the flag to change.",
+    ),
     # 1xx: data
     "SP101": Diagnostic(
         "input not found",
@@ -183,7 +190,8 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     ),
     "SP108": Diagnostic(
         "a sample is longer than --seq-length",
-        "Under --on-overlong error the first such sample stops the run.",
+        "Under --on-overlong error the first such sample stops the run; and so does a group of --pregrouped whose "
+        "samples do not fit together.",
         "Raise --seq-length, or choose --on-overlong truncate, split or drop.",
     ),
     "SP109": Diagnostic(
@@ -204,9 +212,10 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "Raise --seq-length, or choose --on-overlong split, drop or error; --split-sft also splits replies.",
     ),
     "SP112": Diagnostic(
-        "no such pack",
-        "--pack is counted from 0 and must be below the number of packs.",
-        "Choose a smaller number.",
+        "no such pack or row",
+        "--pack is counted from 0 and must be below the number of packs. --sample names FILE:LINE of the raw data: a "
+        "file the set was made from, and a row that is in the set or among its rejects.",
+        "Choose a smaller number; the message lists the files of the set. Blank lines have no row.",
     ),
     "SP113": Diagnostic(
         "something in the input was not read",
@@ -224,6 +233,17 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         r"JSON can spell half of a surrogate pair, such as \ud83d without its other half. That is no Unicode character "
         "and no tokenizer takes it, so U+FFFD is put in its place; the rejects file beside the result names the rows.",
         "Nothing, or mend the rows: the program that wrote them cut an emoji in two.",
+    ),
+    "SP116": Diagnostic(
+        "lengths that cannot be planned",
+        "Lengths of samples are whole numbers, at least 1. The message says what was found, and where.",
+        "Correct the file of --lengths, or leave samples without tokens out.",
+    ),
+    "SP117": Diagnostic(
+        "a plan for other data",
+        "A plan names samples by number. This one was made for samples of other lengths, or the file was changed; used "
+        "here it would place the wrong samples.",
+        "Make the plan again from this data set: `seqpack pack SET --plan-only`.",
     ),
     "SP118": Diagnostic(
         "a fast tokenizer engine was refused",
@@ -284,8 +304,14 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     ),
     "SP140": Diagnostic(
         "the same sample several times",
-        "Samples with the same tokens and labels as an earlier one count several times in training.",
+        "Samples with the same tokens and labels as an earlier one count several times in training. stats compares "
+        "those that are kept whole.",
         "Leave all but the first out with --dedup exact, unless they are meant to count more.",
+    ),
+    "SP141": Diagnostic(
+        "a kind of set that this command cannot read",
+        "The manifest says that the set holds something else than samples with labels or pretraining text.",
+        "The message names the kind. A newer version of seqpack may read it.",
     ),
     # 2xx: training
     "SP201": Diagnostic(
@@ -407,9 +433,9 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     "SP501": Diagnostic("device not available", "The machine has no such device.", "Choose another --device."),
     "SP502": Diagnostic(
         "a package is missing",
-        "Training and conversion need torch, and data sets of the Hugging Face hub need the package datasets; "
-        "preparing files needs neither.",
-        'pip install "seqpack-toolkit[train]" or "seqpack-toolkit[hub]"',
+        "Training and conversion need torch, data sets of the Hugging Face hub the package datasets, and stats --plot "
+        "FILE.png pillow; preparing files needs none of them.",
+        'pip install "seqpack-toolkit[train]", "seqpack-toolkit[hub]" or "seqpack-toolkit[plot]"',
     ),
     "SP503": Diagnostic(
         "the output cannot be written",
@@ -429,5 +455,10 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "system for want of memory, by hand, or by a crash in native code. Nothing was published.",
         "Use fewer --workers if memory is short (each takes some hundred megabytes). Otherwise try --workers 1 on the "
         "named file; if that dies too, --tokenizer-engine tokenizers shows whether it is the engine.",
+    ),
+    "SP506": Diagnostic(
+        "the solver is not installed",
+        "--strategy optimal plans with the solver HiGHS, which is an extra: nothing else needs it.",
+        'pip install "seqpack-toolkit[optimal]"; --strategy exact comes close on most data without a solver.',
     ),
 }

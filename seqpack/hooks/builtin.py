@@ -97,16 +97,53 @@ def seqpack_templates() -> Iterator[Component[PromptTemplate]]:
 @hookimpl
 def seqpack_strategies() -> Iterator[Component[PackingStrategy]]:
     yield Component(
-        "best-fit",
-        "seqpack.packing.best_fit:BestFit",
-        "longest first, each into the fullest pack it fits; packs then shuffled",
-        aliases=("bfd", "best_fit_decreasing"),
+        "balanced",
+        "seqpack.packing.balanced:Balanced",
+        "fewest packs within 0.1 %, long and short samples mixed, equal attention cost",
+        aliases=("deal",),
     )
     yield Component(
-        "greedy",
-        "seqpack.packing.greedy:Greedy",
+        "bfd",
+        "seqpack.packing.best_fit:BestFit",
+        "best-fit decreasing: longest first, each into the fullest pack it fits",
+        aliases=("best-fit", "best_fit_decreasing"),
+    )
+    yield Component(
+        "ffd",
+        "seqpack.packing.first_fit:FirstFit",
+        "first-fit decreasing: longest first, each into the first pack it fits",
+        aliases=("greedy", "greedy_knapsack", "knapsack"),
+    )
+    yield Component("exact", "seqpack.packing.exact:Exact", "fewest packs without a solver: bfd with exact completion")
+    yield Component(
+        "optimal",
+        "seqpack.packing.optimal:Optimal",
+        "fewest packs by column generation, for sets without short samples; needs seqpack-toolkit[optimal]",
+        aliases=("cutting_stock",),
+    )
+    yield Component(
+        "shuffle",
+        "seqpack.packing.shuffle:Shuffle",
+        "first-fit in random order",
+        aliases=("first_fit_shuffle",),
+    )
+    yield Component(
+        "sequential",
+        "seqpack.packing.sequential:Sequential",
         "next-fit: keep the order, open a new pack when a sample does not fit",
-        aliases=("sequential", "next_fit"),
+        aliases=("next_fit",),
+    )
+    yield Component(
+        "wrapped",
+        "seqpack.packing.wrapped:Wrapped",
+        "concatenate and cut: keep the order, no padding, samples on a border are cut; for pretraining",
+        aliases=("concat",),
+    )
+    yield Component(
+        "stream",
+        "seqpack.packing.stream:Stream",
+        "best-fit over a buffer of 4,096 that is carried on; order nearly kept, constant memory",
+        aliases=("online",),
     )
 
 

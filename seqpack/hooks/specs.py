@@ -112,10 +112,16 @@ class PromptTemplate(Protocol):
 class PackingStrategy(Protocol):
     """Decides which samples share a pack; knows lengths only.
 
-    ``lengths``: int64 ``[samples]``, each from 1 to ``seq_length``. Every sample must be placed exactly once.
+    ``lengths``: integers ``[samples]``, each from 1 to ``seq_length``. Every sample must be placed exactly once. What a
+    strategy may have besides:
+
+    - a parameter ``max_docs`` of ``plan``, the most samples a pack may hold, or None; without it, ``--max-docs`` is
+      refused for this strategy.
+    - ``cuts_samples = True``: it may cut samples, which then may be longer than ``seq_length``.
+    - ``takes_any_integer = True``: ``lengths`` come as they are, of any width, maybe a memory map; otherwise as int64.
     """
 
-    def plan(self, lengths: NDArray[np.int64], *, seq_length: int, rng: np.random.Generator) -> PackPlan: ...
+    def plan(self, lengths: NDArray[np.integer], *, seq_length: int, rng: np.random.Generator) -> PackPlan: ...
 
 
 @hookspec

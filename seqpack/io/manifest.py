@@ -66,6 +66,7 @@ class Manifest:
     ``seq_length``, ``strategy`` and ``mask`` are None if every row is one sample (not packed). ``recipe`` names what
     the samples were made with: handler, template, options. A set of another kind than ``sft`` has a pair of files
     for each key of ``texts``, and each of their rows is a document, or what that column has for a row of the data.
+    ``packing`` holds ``align``, ``max_docs``, ``pack_window`` and ``on_overlong`` of a packed set.
     """
 
     packed: bool
@@ -83,7 +84,13 @@ class Manifest:
     seqpack_version: str
     kind: Literal["sft", "pretrain", "pairwise", "prompt"] = "sft"
     texts: dict[str, TextRecord] = field(default_factory=dict)
+    packing: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+
+    @property
+    def align(self) -> int:
+        """Samples of a row start at multiples of this."""
+        return int(self.packing.get("align", 1))
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

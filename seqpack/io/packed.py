@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar
@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from seqpack.core.errors import ConfigError, FormatError
+from seqpack.core.plan import round_up
 from seqpack.core.types import PackedSequence
 from seqpack.io.indexed import IndexedDataset, bin_path, idx_path
 from seqpack.io.manifest import FileRecord, Manifest
@@ -120,6 +121,8 @@ class PieceIndex:
     source: NDArray[np.int32]
     line: NDArray[np.int64]
     sources: tuple[str, ...]
+    start: NDArray[np.int64] | None = None
+    """The token of its sample that each piece starts at; None if all pieces are whole samples."""
 
     def __len__(self) -> int:
         return len(self.row)
@@ -128,7 +131,7 @@ class PieceIndex:
         """``file:line`` of the sample a piece comes from."""
         return f"{self.sources[self.source[piece]]}:{self.line[piece]}"
 
-    def take(self, pieces: NDArray[np.int64], row: NDArray[np.int64]) -> PieceIndex:
+    def take(self, pieces: NDArray[np.integer], row: NDArray[np.int64]) -> PieceIndex:
         """These pieces, placed in other rows."""
         return PieceIndex(
             row,
@@ -138,10 +141,25 @@ class PieceIndex:
             self.source[pieces],
             self.line[pieces],
             self.sources,
+            None if self.start is None else self.start[pieces],
         )
 
+    def cut(
+        self, start: NDArray[np.integer], length: NDArray[np.integer], num_targets: NDArray[np.int32]
+    ) -> PieceIndex:
+        """Parts of these pieces, one of each: where it starts, its tokens and its targets."""
+        begin = start if self.start is None else self.start + start
+        return replace(self, start=begin.astype(np.int64), length=length.astype(np.int32), num_targets=num_targets)
+
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """Numbers of the pieces in the order of the raw data."""
+        if self.start is None:
+            return np.argsort(self.sample, kind="stable")
+        return np.lexsort((self.start, self.sample))
+
     def write(self, path: Path) -> None:
-        with PieceIndexWriter(path, self.sources) as writer:
+        with PieceIndexWriter(path, self.sources, with_start=self.start is not None) as writer:
             writer.add(self)
 
     @classmethod
@@ -158,18 +176,20 @@ class PieceIndex:
 class PieceIndexWriter:
     """Writes a piece index batch by batch; what was added last lies in the last rows."""
 
-    def __init__(self, path: Path, sources: tuple[str, ...]) -> None:
+    def __init__(self, path: Path, sources: tuple[str, ...], *, with_start: bool = False) -> None:
+        """``with_start`` if some of the pieces are not whole samples."""
+        self._columns = _PIECE_COLUMNS | ({"start": np.int64} if with_start else {})
         self._schema = pa.schema(
-            [(name, pa.from_numpy_dtype(kind)) for name, kind in _PIECE_COLUMNS.items()],
+            [(name, pa.from_numpy_dtype(kind)) for name, kind in self._columns.items()],
             metadata={"sources": json.dumps(sources)},
         )
         self._file = pa.OSFile(str(path), "wb")
         self._writer = pa.ipc.new_file(self._file, self._schema)
 
-        self._waiting: dict[str, list[NDArray[Any]]] = {name: [] for name in _PIECE_COLUMNS}
+        self._waiting: dict[str, list[NDArray[Any]]] = {name: [] for name in self._columns}
 
     def add(self, pieces: PieceIndex) -> None:
-        for name, kind in _PIECE_COLUMNS.items():
+        for name, kind in self._columns.items():
             self._waiting[name].append(getattr(pieces, name).astype(kind, copy=False))
         if sum(map(len, self._waiting["row"])) >= _PIECES_PER_BATCH:
             self._write(_PIECES_PER_BATCH)
@@ -180,9 +200,9 @@ class PieceIndexWriter:
         count = len(columns["row"]) if columns else 0
         done = count - count % size
         for first in range(0, done, size):
-            arrays = [_arrow(columns[name][first : first + size]) for name in _PIECE_COLUMNS]
+            arrays = [_arrow(columns[name][first : first + size]) for name in self._columns]
             self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
-        self._waiting = {name: [columns[name][done:]] if count > done else [] for name in _PIECE_COLUMNS}
+        self._waiting = {name: [columns[name][done:]] if count > done else [] for name in self._columns}
 
     def __enter__(self) -> PieceIndexWriter:
         return self
@@ -256,7 +276,7 @@ class PackedDataset:
         row = range(len(self))[row]  # -1 is the last row; IndexError beyond the ends
         input_ids, labels = self._input_ids[row], self._labels[row]
         lengths = self.pieces.length[self.offsets[row] : self.offsets[row + 1]]
-        ends = np.cumsum(lengths, dtype=np.int32)
+        ends = np.cumsum(self._places(lengths), dtype=np.int32)
         num_padding = len(input_ids) - int(ends[-1])
         tail = [len(input_ids)] if num_padding else []
         cu_seqlens = np.concatenate([[0], ends, tail]).astype(np.int32)
@@ -295,10 +315,14 @@ class PackedDataset:
     @property
     def piece_starts(self) -> NDArray[np.int64]:
         """Where each piece starts in ``tokens``, int64 ``[pieces]``."""
-        before = np.concatenate([[0], np.cumsum(self.pieces.length, dtype=np.int64)])[:-1]
+        before = np.concatenate([[0], np.cumsum(self._places(self.pieces.length), dtype=np.int64)])[:-1]
         row_shift = self._input_ids.starts - before[self.offsets[:-1]]
         starts: NDArray[np.int64] = before + np.repeat(row_shift, self.num_samples)
         return starts
+
+    def _places(self, lengths: NDArray[np.integer]) -> NDArray[np.int64]:
+        """What pieces of these lengths take of their row, with the padding that aligns the next one."""
+        return round_up(lengths, self.manifest.align if self.manifest.packed else 1)
 
     def _per_row(self, per_piece: NDArray[np.integer]) -> NDArray[np.int64]:
         ends = np.concatenate([[0], np.cumsum(per_piece, dtype=np.int64)])

@@ -7,7 +7,7 @@ numbers of their lines, so nobody can tell from them how the data were cut.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,8 +77,16 @@ def estimate(files: Sequence[Path]) -> int:
     return sum(1 + (file.stat().st_size // size if file.suffix in splittable else 0) for file in files)
 
 
-def read_shard(shard: Shard) -> Iterator[Record]:
-    """As ``read_records``, for the rows of the shard."""
+def read_shard(shard: Shard, *, wanted: Callable[[int], bool] | None = None) -> Iterator[Record]:
+    """As ``read_records``, for the rows of the shard, and of those only the ``wanted`` line numbers."""
+    if wanted is None:
+        return _read_all(shard)
+    if shard.file.suffix == ".jsonl":  # what is not wanted need not be parsed, which takes most of the time
+        return read_json_lines(shard.file, Part(shard.first_line, shard.start, shard.end), wanted=wanted)
+    return (record for record in _read_all(shard) if wanted(record.line))
+
+
+def _read_all(shard: Shard) -> Iterator[Record]:
     if (shard.start, shard.end) == (0, None):
         return read_records(shard.file)
     read = read_json_lines if shard.file.suffix == ".jsonl" else read_parquet

@@ -40,10 +40,15 @@ class InputOptions:
     )
 
     max_samples: int | None = option(
-        None, "Read only the first rows of the data (of each data set of --dataset-dir), in one process.", min=1
+        None, "Read only the first rows of the data (of each data set of --dataset-dir).", min=1
     )
     dataset_additional_keys: list[str] = option(
         [], "Columns for R1 handlers to tokenize besides the prompt; labels is the answer.", metavar="COLUMN"
+    )
+    pregrouped: bool = option(
+        False,
+        "A row may be a list of samples, which become one pack in their order, as seqpack pack groups raw files.",
+        negation=False,
     )
 
     def columns(self) -> dict[str, Any]:
@@ -172,7 +177,7 @@ class LengthOptions:
     )
 
 
-DEFAULT_STRATEGY = "best-fit"
+DEFAULT_STRATEGY = "balanced"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,31 +185,65 @@ class StrategyOptions:
     """Packing"""
 
     neat_pack: bool = option(False, "Keep the samples of a pack from seeing each other (block-causal mask).")
+    mask: Literal["block-causal", "lower-triangular"] | None = option(
+        None,
+        "Who sees whom in a pack: each sample itself (block-causal, the same as --neat-pack), or all before it "
+        "(lower-triangular, the default).",
+    )
     strategy: str = option(DEFAULT_STRATEGY, "Which samples share a pack; seqpack plugins lists them.")
+    align: int = option(1, "Start every sample at a multiple of this; what lies between is padding.", min=1)
+    max_docs: int | None = option(None, "Most samples in a pack.", min=1)
+    pack_window: int | None = option(
+        None, "Pack so many samples at a time, apart from all others; 1000 is what several trainers do.", min=1
+    )
     seed: int = option(1234, "Seed of everything random.", min=0)
 
+    def check(self) -> None:
+        """ConfigError if two flags ask for different masks."""
+        _ = self.mask_mode
+
     @property
-    def mask(self) -> MaskMode:
-        return MaskMode.BLOCK_CAUSAL if self.neat_pack else MaskMode.CAUSAL
+    def planning(self) -> dict[str, Any]:
+        """What ``make_plan`` takes besides strategy, lengths and their limit."""
+        return {
+            "seed": self.seed,
+            "align": self.align,
+            "max_docs": self.max_docs,
+            "pack_window": self.pack_window,
+        }
+
+    @property
+    def mask_mode(self) -> MaskMode:
+        """The mask, whichever flag says so; ConfigError SP029 if two flags disagree."""
+        if self.neat_pack and self.mask == "lower-triangular":
+            raise ConfigError(
+                "SP029",
+                "--neat-pack and --mask lower-triangular ask for different masks",
+                help="leave one of them out",
+            )
+        isolated = self.neat_pack or self.mask == "block-causal"
+        return MaskMode.BLOCK_CAUSAL if isolated else MaskMode.CAUSAL
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackOptions(StrategyOptions):
     """Packing"""
 
-    pack: bool = option(False, "Put several samples into each sequence of --seq-length tokens; --neat-pack implies it.")
+    pack: bool = option(
+        False, "Put several samples into each sequence of --seq-length tokens; --neat-pack and --mask imply it."
+    )
     sequence_packing: bool = option(
-        False, "Pai-Megatron-Patch's packs: --neat-pack --strategy greedy.", hidden=True, negation=False
+        False, "Pai-Megatron-Patch's packs: --neat-pack --strategy sequential.", hidden=True, negation=False
     )
     keep_sequential_samples: bool = option(
-        False, "Pai-Megatron-Patch's order of samples: --strategy greedy.", hidden=True, negation=False
+        False, "Pai-Megatron-Patch's order of samples: --strategy sequential.", hidden=True, negation=False
     )
 
     def __post_init__(self) -> None:
         if self.sequence_packing:
             object.__setattr__(self, "neat_pack", True)
         if (self.sequence_packing or self.keep_sequential_samples) and self.strategy == DEFAULT_STRATEGY:
-            object.__setattr__(self, "strategy", "greedy")
+            object.__setattr__(self, "strategy", "sequential")
         if self.keep_sequential_samples and not self.packs:
             object.__setattr__(self, "strategy", DEFAULT_STRATEGY)
 
@@ -221,7 +260,7 @@ class PackOptions(StrategyOptions):
 
     @property
     def packs(self) -> bool:
-        return self.pack or self.neat_pack
+        return self.pack or self.neat_pack or self.mask is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -320,17 +359,42 @@ class MergeOptions:
 class RepackOptions:
     """Data set"""
 
-    source: Path = option(help="Prefix of a set made by seqpack preprocess.", positional=True, metavar="PREFIX")
-    seq_length: int = option(help="Tokens in each pack.", min=2)
-    on_overlong: Literal["drop", "error"] = option("error", "A sample longer than --seq-length: leave out, or stop.")
+    source: Path | None = option(None, "Prefix of a set made by seqpack preprocess.", positional=True, metavar="PREFIX")
+    seq_length: int = option(help="Tokens in each pack.", min=1)
+    on_overlong: Literal["drop", "split", "error"] = option(
+        "error", "A sample longer than --seq-length: leave out, go on in another pack, or stop."
+    )
     max_drop: float = option(0.05, "Stop with exit code 4 if a larger share of samples is left out.", min=0, max=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ShowOptions:
-    """What to show"""
+class PlanOptions:
+    """Plan and result"""
 
-    source: Path = option(help="Prefix of a set made by seqpack preprocess.", positional=True, metavar="PREFIX")
-    pack: int = option(0, "Number of the pack (row), from 0.", min=0)
-    mask: bool = option(True, "Draw who may attend to whom.")
-    tokens: bool = option(False, "List every token: id, text, label, position, segment.")
+    lengths: Path | None = option(
+        None, "Plan these lengths instead of a set: a .npy file of whole numbers.", metavar="FILE"
+    )
+    plan_only: bool = option(False, "Write which sample goes where (a .npz file), and no tokens.", negation=False)
+    output: Path | None = option(
+        None,
+        "Prefix of the new set, or file of the plan.",
+        flags=("--output", "--output-prefix"),
+        short="-o",
+        metavar="PREFIX",
+    )
+    overwrite: bool = option(False, "Replace a data set or plan that exists.")
+    emit: Literal["megatron", "pai"] = option(
+        "megatron", "pai: also write PREFIX_text_document as Pai-Megatron-Patch lays out packs."
+    )
+
+    @property
+    def plans(self) -> bool:
+        """Whether only a plan is asked for."""
+        return self.plan_only or self.lengths is not None
+
+    @property
+    def write(self) -> WriteOptions:
+        """Where a set goes; ConfigError if that was not said."""
+        if self.output is None:
+            raise ConfigError("SP001", "--output is missing", help="-o PREFIX says where the packs go")
+        return WriteOptions(output_prefix=self.output, overwrite=self.overwrite, emit=self.emit)

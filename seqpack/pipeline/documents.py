@@ -91,6 +91,17 @@ class DocumentSource:
             writer.finish(source.ledger, {"rows": num_rows})
         return count
 
+    def measure(self, advance: Callable[[int], None]) -> Iterator[NDArray[np.int32]]:
+        """Lengths of the documents of all rows, empty ones left out, batch by batch; the ledger counts the rows."""
+        keys = range(len(self.input.text_keys))
+        for batch in _batches(self.input.rows(self._texts)):
+            found = self._usable(batch, lambda loss: None)
+            lengths = np.concatenate([self._encode([texts[key] for _, _, texts in found])[1] for key in keys])
+            num_tokens = int(lengths.sum())
+            self.ledger.keep_whole(len(found), num_tokens, num_tokens)
+            advance(len(found))
+            yield lengths[lengths > 0]
+
     def _usable(
         self, batch: Sequence[tuple[int, Record, Any]], lost: Callable[[Loss], None]
     ) -> list[tuple[int, Record, tuple[str, ...]]]:

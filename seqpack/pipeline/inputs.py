@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,8 +16,10 @@ from seqpack.hooks.component import Component
 from seqpack.hooks.host import plugin_host
 from seqpack.hooks.specs import DatasetCatalogue, DatasetHandler, HandlerOptions, make_handler
 from seqpack.io.readers import Record, read_records, resolve_inputs
+from seqpack.io.readers.record import elements
 from seqpack.io.shards import Shard, cut, read_shard
 from seqpack.options.data import InputOptions
+from seqpack.pipeline.row_sample import RowSample
 
 AUTO = "auto"
 FIRST_ROWS = 20
@@ -42,6 +45,10 @@ class ResolvedInput:
     kind: str = "sft"
     sets: tuple[int, ...] = ()
     max_rows: int | None = None
+    sampled: RowSample | None = None
+    """Which rows are used, if not all."""
+    pregrouped: bool = False
+    """Whether a row may be a list of what are rows otherwise."""
 
     def rows(
         self, use: Callable[[Sequence[Any]], list[T]], shards: Iterable[Shard] | None = None
@@ -55,17 +62,28 @@ class ResolvedInput:
         for shard in self.shards() if shards is None else shards:
             number, handler = shard.number, self.handlers[shard.number]
             is_first = shard.first_line == 1
-            for record in islice(read_shard(shard), shard.num_rows):
-                try:
-                    if not isinstance(record.value, dict):
-                        raise RejectError(f"a JSON {type(record.value).__name__}, not an object")
-                    items = use(list(handler(record.value)))
-                except Exception as error:
-                    yield number, record, self._reason(record, error, is_first=is_first)
-                else:
-                    for item in items:
-                        yield number, record, item
-                is_first = False
+            for record in islice(read_shard(shard, wanted=self._wanted(shard)), shard.num_rows):
+                if self.sampled is not None and record.line != shard.first_line:
+                    is_first = False
+                for row in elements(record) if self.pregrouped else (record,):
+                    try:
+                        if not isinstance(row.value, dict):
+                            raise self._no_object(row)
+                        items = use(list(handler(row.value)))
+                    except Exception as error:
+                        yield number, row, self._reason(row, error, is_first=is_first)
+                    else:
+                        for item in items:
+                            yield number, row, item
+                    is_first = False
+
+    def _wanted(self, shard: Shard) -> Callable[[int], bool] | None:
+        return None if self.sampled is None else partial(self.sampled.takes, shard.number)
+
+    def _no_object(self, record: Record) -> RejectError:
+        kind = type(record.value).__name__
+        hint = " (--pregrouped reads lists of samples)" if kind == "list" and not self.pregrouped else ""
+        return RejectError(f"a JSON {kind}, not an object{hint}")
 
     def shards(self) -> Iterator[Shard]:
         """All parts of the data; under ``max_rows`` the last ones of a data set are cut short, or left out."""
@@ -113,7 +131,9 @@ def resolve_input(input: InputOptions, *, say: Say) -> ResolvedInput:
     """
     options = handler_options(input)
     files = resolve_inputs(input.input) if input.handler == AUTO else []
-    name = choose_handler(files, options, say=say) if input.handler == AUTO else input.handler
+    name = input.handler
+    if name == AUTO:
+        name = choose_handler(files, options, pregrouped=input.pregrouped, say=say)
     component, handler = open_handler(name, options)
     recipe: dict[str, Any] = {"handler": component.name, "map_keys": dict(options.columns)}
     if isinstance(handler, DatasetCatalogue):
@@ -133,8 +153,19 @@ def resolve_input(input: InputOptions, *, say: Say) -> ResolvedInput:
         recipe |= {"dataset_additional_keys": list(options.additional_keys)}
     if input.max_samples is not None:
         recipe |= {"max_samples": input.max_samples}
-    kind = _kind(handlers, component.name)
-    return ResolvedInput(files, handlers, component.name, text_keys, recipe, kind, numbers, input.max_samples)
+    if input.pregrouped:
+        recipe |= {"pregrouped": True}
+    return ResolvedInput(
+        files,
+        handlers,
+        component.name,
+        text_keys,
+        recipe,
+        _kind(handlers, component.name),
+        numbers,
+        input.max_samples,
+        pregrouped=input.pregrouped,
+    )
 
 
 def handler_options(input: InputOptions) -> HandlerOptions:
@@ -169,7 +200,7 @@ def _kind(handlers: Sequence[DatasetHandler], name: str) -> str:
     return kinds[0] if kinds else "sft"
 
 
-def choose_handler(files: Sequence[Path], options: HandlerOptions, *, say: Say) -> str:
+def choose_handler(files: Sequence[Path], options: HandlerOptions, *, pregrouped: bool = False, say: Say) -> str:
     """The one handler that fits the first rows of every file; DataError if a file fits none or several, or they differ.
 
     Files without rows do not count. A set of several kinds of files is refused: one handler would misread the others.
@@ -178,7 +209,8 @@ def choose_handler(files: Sequence[Path], options: HandlerOptions, *, say: Say) 
     check_parts(options.columns)
     chosen: dict[str, tuple[Path, Match]] = {}
     for file in files:
-        records = list(islice(read_records(file), FIRST_ROWS))
+        rows = read_records(file)
+        records = list(islice(chain.from_iterable(map(elements, rows)) if pregrouped else rows, FIRST_ROWS))
         if records:
             match = _detect(records, options)
             chosen.setdefault(match.handler, (file, match))
@@ -201,7 +233,10 @@ def _detect(records: Sequence[Record], options: HandlerOptions) -> Match:
     key = records[0].key
     if not rows:
         kinds = sorted({type(record.value).__name__ for record in records})
-        raise DataError("SP131", f"{key}: the first rows are {', '.join(kinds)}, not objects", help="check --input")
+        help = "lists of samples that are to share a pack are read with --pregrouped" if "list" in kinds else ""
+        raise DataError(
+            "SP131", f"{key}: the first rows are {', '.join(kinds)}, not objects", help=help or "check --input"
+        )
     matches = detect(rows, options)
     if len(matches) == 1:
         return matches[0]

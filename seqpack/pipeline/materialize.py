@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from seqpack.core.plan import PackPlan
 from seqpack.core.progress import Progress, no_progress
 from seqpack.core.segments import cu_seqlens_from_lengths
-from seqpack.core.types import IGNORE_INDEX, MaskMode, PackedSequence
+from seqpack.core.types import IGNORE_INDEX, MaskMode, PackedSequence, running_sum
 from seqpack.io.indexed import IndexedDataset, IndexedWriter
-from seqpack.io.packed import DataSetPaths, PieceIndexWriter
+from seqpack.io.packed import DataSetPaths, PieceIndex, PieceIndexWriter
 from seqpack.pipeline.table import Table, TokenSource, pieces_of_table
 
 TOKENS_PER_BATCH = 1 << 18
@@ -40,11 +40,12 @@ def write_packs(
     MindSpeed-LLM writes it.
     """
     rows_per_batch = max(1, TOKENS_PER_BATCH // plan.seq_length)
+    with_start = source.has_parts or plan.cut_start is not None
     with (
         IndexedWriter(paths.column("input_ids")) as input_ids,
         IndexedWriter(paths.column("labels")) as labels,
         IndexedWriter(paths.column("attention_mask")) as attention_mask,
-        PieceIndexWriter(paths.index, source.sources) as pieces,
+        PieceIndexWriter(paths.index, source.sources, with_start=with_start) as pieces,
         progress("write", len(plan), "packs") as advance,
     ):
         num_tokens = touched = 0
@@ -52,24 +53,25 @@ def write_packs(
             last = min(first + rows_per_batch, len(plan))
             batch = _Batch.of(plan, first, last, source)
             lengths = np.full(last - first, plan.seq_length)
-            for writer, values in zip((input_ids, labels), batch.gather(source, pad_token_id), strict=True):
-                writer.append(values, lengths)
+            ids, targets = batch.gather(source, pad_token_id)
+            input_ids.append(ids, lengths)
+            labels.append(targets, lengths)
             attention_mask.append(batch.mask(mask), lengths)
-            pieces.add(pieces_of_table(batch.rows, batch.row + first, source.sources))
+            pieces.add(batch.pieces(plan, first, targets, source))
             num_tokens += int(batch.length.sum())
             touched += batch.num_bytes_read
             if touched > BYTES_MAPPED:
                 source.forget_pages()
                 touched = 0
             advance(last - first)
-    return len(plan) * plan.seq_length - num_tokens
+    return plan.padding
 
 
 def packed_rows(plan: PackPlan, paths: DataSetPaths) -> Iterator[PackedSequence]:
     """The packs that ``write_packs`` has just written, one after the other."""
     input_ids, labels = IndexedDataset(paths.column("input_ids")), IndexedDataset(paths.column("labels"))
     for pack in range(len(plan)):
-        lengths = plan.length[plan.offsets[pack] : plan.offsets[pack + 1]]
+        lengths = plan.places_of(int(plan.offsets[pack]), int(plan.offsets[pack + 1]))
         num_padding = plan.seq_length - int(lengths.sum())
         segments = cu_seqlens_from_lengths([*lengths.tolist(), *([num_padding] if num_padding else [])])
         yield PackedSequence(input_ids[pack], labels[pack], segments, num_padding)
@@ -79,13 +81,15 @@ def packed_rows(plan: PackPlan, paths: DataSetPaths) -> Iterator[PackedSequence]
 class _Batch:
     """Some consecutive packs: piece ``i``, ``length[i]`` tokens of ``rows[i]``, goes to ``place[i]`` of ``num_tokens``.
 
-    ``row`` is the pack of each piece and ``segment`` its number there, from 1.
+    ``row`` is the pack of each piece and ``segment`` its number there, from 1; it takes ``taken[i]`` places, with the
+    padding that aligns the next.
     """
 
     num_tokens: int
     rows: Table
     start: NDArray[np.int64]
     length: NDArray[np.int64]
+    taken: NDArray[np.int64]
     place: NDArray[np.int64]
     row: NDArray[np.int64]
     segment: NDArray[np.int64]
@@ -96,18 +100,28 @@ class _Batch:
         sizes = np.diff(plan.offsets[first : last + 1])
         first_piece = np.repeat(plan.offsets[first:last] - begin, sizes)
         rows = source.table[plan.sample[begin:end]]
-        length = plan.length[begin:end]
-        before = np.cumsum(length) - length  # tokens of the batch before each piece
+        length, taken = plan.lengths_of(begin, end), plan.places_of(begin, end)
+        before: NDArray[np.int64] = np.cumsum(taken) - taken  # places of the batch before each piece
         row = np.repeat(np.arange(last - first), sizes)
         return cls(
             (last - first) * plan.seq_length,
             rows,
-            rows["start"] + plan.start[begin:end],
+            rows["start"] + plan.start[begin:end].astype(np.int64),
             length,
+            taken,
             row * plan.seq_length + before - before[first_piece],
             row,
             np.arange(end - begin) - first_piece + 1,
         )
+
+    def pieces(self, plan: PackPlan, first_row: int, labels: NDArray[np.int32], source: TokenSource) -> PieceIndex:
+        """The index of these packs; of pieces that are not whole samples, targets are counted in ``labels``."""
+        pieces = pieces_of_table(self.rows, self.row + first_row, source.sources, with_start=source.has_parts)
+        if plan.cut_start is None:
+            return pieces
+        targets = running_sum(labels != IGNORE_INDEX)
+        num_targets = targets[self.place + self.length] - targets[self.place]
+        return pieces.cut(self.start - self.rows["start"], self.length, num_targets.astype(np.int32))
 
     @property
     def num_bytes_read(self) -> int:
@@ -129,8 +143,7 @@ class _Batch:
         if mode is MaskMode.CAUSAL:
             return np.ones(self.num_tokens, np.int32)
         values = np.zeros(self.num_tokens, np.int32)
-        for segment, length, place in zip(
-            self.segment.tolist(), self.length.tolist(), self.place.tolist(), strict=True
-        ):
-            values[place : place + length] = segment
+        pieces = zip(self.segment.tolist(), self.taken.tolist(), self.place.tolist(), strict=True)
+        for segment, taken, place in pieces:
+            values[place : place + taken] = segment
         return values

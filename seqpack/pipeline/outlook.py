@@ -107,7 +107,7 @@ def outlook(
         seq_length=length.seq_length,
         packed=pack.packs,
         strategy=("mindspeed" if mindspeed else strategy.name) if pack.packs else None,
-        mask=str(pack.mask) if pack.packs else None,
+        mask=str(pack.mask_mode) if pack.packs else None,
         on_overlong=None if length.seq_length is None or mindspeed or is_text else length.on_overlong,
         max_drop=1.0 if mindspeed else length.max_drop,
         append_eod=length.append_eod,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from seqpack.core.errors import ConfigError
 from seqpack.core.ledger import Ledger
@@ -13,7 +14,7 @@ from seqpack.io.manifest import Manifest, TokenizerRecord
 from seqpack.io.packed import DataSetPaths
 from seqpack.io.pai import pai_prefix
 from seqpack.io.publish import publish
-from seqpack.options.data import WriteOptions
+from seqpack.options.data import StrategyOptions, WriteOptions
 from seqpack.pipeline.loss import Loss
 from seqpack.text.engines import Choice
 from seqpack.text.labels import Finding
@@ -78,6 +79,12 @@ def publish_set(aside: DataSetPaths, paths: DataSetPaths, manifest: Manifest, *,
     manifest.write(aside.manifest)
     names = [*extra, *(path.name for path in (*aside.files, aside.manifest))]
     publish(aside.prefix.parent, paths.prefix.parent, names)
+
+
+def packing_record(strategy: StrategyOptions, on_overlong: str) -> dict[str, Any]:
+    """How samples were packed, for the manifest."""
+    limits = {"align": strategy.align, "max_docs": strategy.max_docs, "pack_window": strategy.pack_window}
+    return limits | {"on_overlong": on_overlong}
 
 
 def line_writer(write: Callable[[str], object]) -> Callable[[Loss], None]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 from seqpack import __version__
 from seqpack.core.plan import PackPlan
 from seqpack.core.progress import Progress, Say, no_progress, say_nothing
@@ -24,7 +26,7 @@ from seqpack.options.data import (
     WorkOptions,
     WriteOptions,
 )
-from seqpack.packing.planning import make_plan
+from seqpack.packing.planning import check_strategy, cuts_samples, make_plan
 from seqpack.pipeline.columns import ColumnMaker, PairMaker, PromptMaker, write_columns
 from seqpack.pipeline.compat import mindspeed_maker, open_mindspeed_source
 from seqpack.pipeline.distribute import Advance
@@ -34,13 +36,23 @@ from seqpack.pipeline.inputs import ResolvedInput, resolve_input
 from seqpack.pipeline.materialize import write_packs
 from seqpack.pipeline.mindspeed import document_index, subset_sizes
 from seqpack.pipeline.mindspeed_input import mindspeed_input
-from seqpack.pipeline.output import DataSetResult, PartsResult, Result, publish_set, tokenizer_record
+from seqpack.pipeline.output import (
+    DataSetResult,
+    PartsResult,
+    Result,
+    line_writer,
+    packing_record,
+    publish_set,
+    tokenizer_record,
+)
 from seqpack.pipeline.parts import open_parts, saved_run
+from seqpack.pipeline.pregrouped import STRATEGY as PREGROUPED
+from seqpack.pipeline.pregrouped import check_pregrouped, group_plan
 from seqpack.pipeline.pretrain import preprocess_documents
 from seqpack.pipeline.run import Run
 from seqpack.pipeline.sample_parts import SampleParts, make_sample_part
 from seqpack.pipeline.samples import SampleSource, check_length, check_loss
-from seqpack.pipeline.table import TokenSource
+from seqpack.pipeline.table import TokenSource, pieces_of_table
 from seqpack.pipeline.work import make_parts
 from seqpack.text.labels import Finding
 
@@ -82,10 +94,15 @@ def merge(options: MergeOptions, *, progress: Progress = no_progress, say: Say =
 
 def carry_out(run: Run) -> Result:
     """See ``preprocess``."""
-    check_length(run.length, packs=run.pack.packs)
-    strategy = plugin_host().strategy(run.pack.strategy)
-    refuse_idle_flags(run.length, run.pack, run.compat)
+    pack = run.pack
+    check_length(run.length, packs=pack.packs)
+    strategy = plugin_host().strategy(pack.strategy)
+    check_strategy(strategy, seq_length=run.length.seq_length, align=pack.align, max_docs=pack.max_docs)
+    refuse_idle_flags(run.length, pack, run.compat)
+    pack.check()
     found = resolve_input(run.input, say=run.say)
+    if found.pregrouped and not found.text_keys:
+        check_pregrouped(pack, run.compat)
     if run.compat.compat == "mindspeed":
         # MindSpeed-LLM drops without a limit; whoever asks for its bytes gets them, and a ledger that says so
         run = dataclasses.replace(run, length=dataclasses.replace(run.length, max_drop=1.0))
@@ -115,16 +132,19 @@ def _preprocess_others(found: ResolvedInput, run: Run) -> Result:
 def _preprocess_samples(found: ResolvedInput, strategy: Component[PackingStrategy], run: Run) -> Result:
     paths = DataSetPaths(run.write.output_prefix)
     source = _open(found, run)
-    recipe = source.recipe | run.recipe()
+    recipe = source.recipe | run.recipe() | {"cuts_samples": run.pack.packs and cuts_samples(strategy)}
     tokenizer = tokenizer_record(source.tokenizer, source.eos_token_id, source.pad_token_id)
     if same := unchanged_set(paths, run, recipe, tokenizer, found.files):
         return DataSetResult(paths, same, sources=tuple(found.files), is_unchanged=True)
+    length = run.length
+    if cuts_samples(strategy) and run.pack.packs:
+        length = dataclasses.replace(length, seq_length=None)  # no sample is too long for it
     engine = source.choose_engine(run.text.tokenizer_engine)
     told = (engine, tuple(found.files), source.note, _findings(source))
     with open_parts(paths.prefix, run.part_settings(recipe, tokenizer), run) as store:
 
         def make_part(shard: Shard, advance: Advance) -> int:
-            return make_sample_part(source.uncounted(), shard, run.length, store, advance)
+            return make_sample_part(source.uncounted(), shard, length, store, advance)
 
         made = make_parts(store, found.files, found.shards(), make_part, run=run, tokenizer=source.tokenizer)
         if run.leaves_parts:
@@ -139,7 +159,7 @@ def _preprocess_samples(found: ResolvedInput, strategy: Component[PackingStrateg
             packed=run.pack.packs,
             seq_length=run.length.seq_length if run.pack.packs else None,
             strategy=_strategy_name(source, strategy) if run.pack.packs else None,
-            mask=run.pack.mask if run.pack.packs else None,
+            mask=run.pack.mask_mode if run.pack.packs else None,
             seed=run.pack.seed,
             num_rows=num_rows,
             num_samples=samples.ledger.kept.samples,
@@ -148,6 +168,7 @@ def _preprocess_samples(found: ResolvedInput, strategy: Component[PackingStrateg
             recipe=recipe | {"tokenizer_engine": engine.label},
             inputs=made.records(),
             files=file_records(aside),
+            packing=packing_record(run.pack, run.length.on_overlong) if run.pack.packs else {},
             seqpack_version=__version__,
         )
         publish_set(aside, paths, manifest, extra=extra)
@@ -186,9 +207,9 @@ def _write_set(
             documents = document_index(samples.is_kept)
         return samples.write_rows(aside, documents), []
     tokens = samples.tokens()
-    plan = _plan(samples, source, strategy, tokens, run)
+    plan = _plan(samples, source, strategy, tokens, run, aside)
     samples.ledger.padding = write_packs(
-        plan, tokens, aside, mask=run.pack.mask, pad_token_id=source.pad_token_id, progress=run.progress
+        plan, tokens, aside, mask=run.pack.mask_mode, pad_token_id=source.pad_token_id, progress=run.progress
     )
     return len(plan), emit(run.write, plan, aside)
 
@@ -199,24 +220,41 @@ def _plan(
     strategy: Component[PackingStrategy],
     tokens: TokenSource,
     run: Run,
+    aside: DataSetPaths,
 ) -> PackPlan:
     assert run.length.seq_length is not None
+    if source.input.pregrouped:
+        with aside.rejects.open("a", encoding="utf-8") as rejects:
+            pieces = pieces_of_table(tokens.table, np.arange(len(tokens)), tokens.sources)
+            plan = group_plan(pieces, run.length, samples.ledger, line_writer(rejects.write))
+        check_loss(samples.ledger, source.files, run.length)
+        return plan
     if source.mindspeed is not None:
         return source.mindspeed.plan(tokens.lengths, samples.is_kept)
-    return make_plan(strategy, tokens.lengths, seq_length=run.length.seq_length, seed=run.pack.seed)
+    return make_plan(strategy, tokens.lengths, seq_length=run.length.seq_length, **run.pack.planning)
 
 
 def refuse_idle_flags(length: LengthOptions, pack: PackOptions, compat: CompatOptions) -> None:
     """ConfigError for a flag that has no place in this run."""
     if not pack.packs:
-        refuse_idle(pack, ("strategy",), because="nothing is packed", help="add --pack or --neat-pack")
+        flags = ("strategy", "align", "max_docs", "pack_window")
+        refuse_idle(pack, flags, because="nothing is packed", help="add --pack or --neat-pack")
+    elif cuts_samples(plugin_host().strategy(pack.strategy)):
+        refuse_idle(
+            length,
+            ("on_overlong", "split_sft"),
+            because=f"strategy {pack.strategy!r} cuts samples wherever a pack ends",
+            help="leave it out, or choose another strategy",
+        )
     if compat.compat == "mindspeed":
         why = {"because": "--compat mindspeed packs and cuts by its own rules", "help": "leave one of them out"}
-        refuse_idle(pack, ("strategy",), **why)
+        refuse_idle(pack, ("strategy", "align", "max_docs", "pack_window"), **why)
         refuse_idle(length, ("on_overlong", "split_sft", "dedup"), **why)
 
 
 def _strategy_name(source: SampleSource, strategy: Component[PackingStrategy]) -> str:
+    if source.input.pregrouped:
+        return PREGROUPED
     return strategy.name if source.mindspeed is None else "mindspeed"
 
 

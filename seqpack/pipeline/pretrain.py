@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from seqpack import __version__
+from seqpack.core.errors import ConfigError
 from seqpack.io.manifest import Manifest
 from seqpack.io.packed import PretrainPaths, file_records
 from seqpack.io.shards import Shard
 from seqpack.options.check import refuse_idle
+from seqpack.options.data import LengthOptions, PackOptions, TextOptions
 from seqpack.pipeline.distribute import Advance
 from seqpack.pipeline.documents import DocumentParts, DocumentSource
 from seqpack.pipeline.existing import unchanged_set
@@ -27,13 +29,8 @@ def preprocess_documents(input: ResolvedInput, run: Run) -> Result:
 
     Documents stay whole whatever their length, since Megatron's pretraining cuts their stream into sequences.
     """
+    refuse_text_flags(input, run.text, run.length)
     check_kind("pretrain", input.handler, run.text, run.pack)
-    refuse_idle(
-        run.length,
-        ("on_overlong", "split_sft"),
-        because="documents of pretraining text are never too long, Megatron's pretraining cuts their stream",
-        help="leave it out, or choose the --handler of a conversation",
-    )
     paths = PretrainPaths(run.write.output_prefix, input.text_keys)
     source = DocumentSource.open(input, run.text, run.length, run.compat)
     tokenizer = tokenizer_record(source.tokenizer, source.tokenizer.eos_token_id, source.tokenizer.pad_token_id)
@@ -79,6 +76,20 @@ def preprocess_documents(input: ResolvedInput, run: Run) -> Result:
     for note in _notes(manifest, run):
         run.say(note)
     return DataSetResult(paths, manifest, engine, tuple(input.files), duplicates=duplicates)
+
+
+def refuse_text_flags(input: ResolvedInput, text: TextOptions, length: LengthOptions) -> None:
+    """ConfigError SP028 for flags that only mean something for conversations."""
+    if input.pregrouped:
+        why = f"handler {input.handler!r} gives pretraining text"
+        raise ConfigError("SP028", f"--pregrouped would do nothing: {why}", help="leave it out")
+    check_kind("pretrain", input.handler, text, PackOptions())
+    refuse_idle(
+        length,
+        ("on_overlong", "split_sft"),
+        because="documents of pretraining text are never too long, Megatron's pretraining cuts their stream",
+        help="leave it out, or choose the --handler of a conversation",
+    )
 
 
 def _notes(manifest: Manifest, run: Run) -> Iterator[str]:

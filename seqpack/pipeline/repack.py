@@ -11,18 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqpack import __version__
-from seqpack.core.errors import DataError, DataLossError
+from seqpack.core.errors import ConfigError, DataError, DataLossError
 from seqpack.core.ledger import Ledger
 from seqpack.core.progress import Progress, no_progress
 from seqpack.hooks.host import plugin_host
 from seqpack.io.packed import DataSetPaths, PackedDataset, file_records
 from seqpack.io.publish import partial_folder
 from seqpack.options.data import RepackOptions, StrategyOptions, WriteOptions
-from seqpack.packing.planning import make_plan
+from seqpack.packing.planning import check_strategy, make_plan
 from seqpack.pipeline.emit import emit
 from seqpack.pipeline.materialize import write_packs
-from seqpack.pipeline.output import DataSetResult, check_output, publish_set
+from seqpack.pipeline.output import DataSetResult, check_output, packing_record, publish_set
 from seqpack.pipeline.table import TokenSource, table_of_pieces
+
+NO_LIMIT = 1 << 62
 
 
 def repack(
@@ -38,18 +40,28 @@ def repack(
     Samples are put back in the order of the raw data before planning, so that the result does not depend on how the
     source was packed. Raises as ``preprocess`` does.
     """
+    strategy.check()
+    if repack.source is None:
+        raise ConfigError("SP001", "PREFIX is missing", help="name a set made by seqpack preprocess")
     component = plugin_host().strategy(strategy.strategy)
+    check_strategy(component, seq_length=repack.seq_length, align=strategy.align, max_docs=strategy.max_docs)
     paths = DataSetPaths(write.output_prefix)
     check_output(paths, write)
     source = PackedDataset.open(repack.source)
     kept, ledger, losses = _fit(source, repack)
     tokens = _sources(source, kept)
-    plan = make_plan(component, tokens.lengths, seq_length=repack.seq_length, seed=strategy.seed)
+    plan = make_plan(
+        component,
+        tokens.lengths,
+        seq_length=repack.seq_length,
+        split=repack.on_overlong == "split",
+        **strategy.planning,
+    )
     with partial_folder(paths.prefix) as folder:
         aside = DataSetPaths(folder / paths.prefix.name)
         pad_token_id = source.manifest.tokenizer.pad_token_id
         ledger.padding = write_packs(
-            plan, tokens, aside, mask=strategy.mask, pad_token_id=pad_token_id, progress=progress
+            plan, tokens, aside, mask=strategy.mask_mode, pad_token_id=pad_token_id, progress=progress
         )
         extra = emit(write, plan, aside)
         old_rejects = source.paths.rejects.read_text(encoding="utf-8")
@@ -60,12 +72,13 @@ def repack(
             packed=True,
             seq_length=repack.seq_length,
             strategy=component.name,
-            mask=strategy.mask,
+            mask=strategy.mask_mode,
             seed=strategy.seed,
             num_rows=len(plan),
             num_samples=ledger.kept.samples,
             ledger=ledger,
             files=file_records(aside),
+            packing=packing_record(strategy, repack.on_overlong),
             seqpack_version=__version__,
         )
         publish_set(aside, paths, manifest, extra=extra)
@@ -75,7 +88,8 @@ def repack(
 def _fit(source: PackedDataset, repack: RepackOptions) -> tuple[NDArray[np.int64], Ledger, list[dict[str, Any]]]:
     """The pieces that fit, in the order of the raw data; the ledger; and a line for each sample that does not fit."""
     pieces = source.pieces
-    too_long = np.flatnonzero(pieces.length > repack.seq_length)
+    limit = NO_LIMIT if repack.on_overlong == "split" else repack.seq_length
+    too_long = np.flatnonzero(pieces.length > limit)
     if len(too_long) and repack.on_overlong == "error":
         worst = int(too_long[pieces.length[too_long].argmax()])
         raise DataError(
@@ -104,13 +118,14 @@ def _fit(source: PackedDataset, repack: RepackOptions) -> tuple[NDArray[np.int64
         {"key": pieces.key(piece), "outcome": "dropped", "reason": reason, "tokens": int(pieces.length[piece])}
         for piece in too_long.tolist()
     ]
-    fits = np.flatnonzero(pieces.length <= repack.seq_length)
-    return fits[np.argsort(pieces.sample[fits], kind="stable")], ledger, losses
+    order = pieces.order
+    return order[pieces.length[order] <= limit], ledger, losses
 
 
 def _sources(source: PackedDataset, kept: NDArray[np.int64]) -> TokenSource:
     table = table_of_pieces(source.pieces, source.piece_starts)[kept]
-    return TokenSource(table, [(source.tokens, source.labels)], source.pieces.sources)
+    has_parts = source.pieces.start is not None
+    return TokenSource(table, [(source.tokens, source.labels)], source.pieces.sources, has_parts)
 
 
 def _json_line(value: dict[str, Any]) -> str:

@@ -2,83 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from seqpack.core.errors import ConfigError
-from seqpack.core.ledger import Ledger
 from seqpack.core.progress import Progress, Say, no_progress, say_nothing
-from seqpack.hooks.host import plugin_host
+from seqpack.core.types import running_sum
 from seqpack.io.packed import KINDS
-from seqpack.io.shards import Shard
 from seqpack.options.data import InputOptions, LengthOptions, TextOptions
-from seqpack.packing.planning import make_plan
-from seqpack.pipeline.distribute import Advance, distribute
-from seqpack.pipeline.inputs import resolve_input
-from seqpack.pipeline.loss import Loss
+from seqpack.pipeline.forecast import BATCH_SIZE, Copies, Ending, Stats, forecast, sampling_error
+from seqpack.pipeline.inputs import ResolvedInput, resolve_input
+from seqpack.pipeline.layouts import KEPT_TOKENS, Layout, layout, plan_quality, suggest_length
+from seqpack.pipeline.measure import Measured, measure
+from seqpack.pipeline.pregrouped import group_offsets
+from seqpack.pipeline.row_sample import RowSample
 from seqpack.pipeline.samples import SampleSource, check_loss
-from seqpack.text.division import MARKUP
-from seqpack.text.labels import Finding
-
-QUANTILES = (0.5, 0.9, 0.95, 0.99)
-PADDED_BATCH = 8
-_NONE = np.zeros(0, np.int64)
-KEPT_TOKENS = 0.999
-"""A suggested length cuts at most one token in a thousand."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """Samples of ``low`` to ``high`` tokens, both included; ``share`` counts them and all shorter ones."""
-
-    low: int
-    high: int
-    samples: int
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What one layout of the samples takes for an epoch: ``elements`` tokens, of which the share ``fill`` is real."""
-
-    name: str
-    rows: int
-    elements: int
-    fill: float
-    versus_best: float
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """Lengths are of whole samples; ledger and layouts are for ``seq_length``, as ``preprocess`` would make them."""
-
-    files: tuple[str, ...]
-    engine: str
-    engine_refused: str
-    handler: str
-    prompt_type: str
-    seq_length: int
-    seq_length_was_given: bool
-    ledger: Ledger
-    num_tokens: int
-    mean: float
-    quantiles: dict[str, int]
-    minimum: int
-    maximum: int
-    histogram: tuple[Bucket, ...]
-    layouts: tuple[Layout, ...]
-    fewest_rows: int
-    longest: tuple[tuple[str, int], ...]
-    note: str = ""
-    findings: tuple[Finding, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+from seqpack.pipeline.text_stats import text_stats
 
 
 def stats(
@@ -87,145 +27,110 @@ def stats(
     length: LengthOptions,
     *,
     seed: int,
+    share: float = 1.0,
+    batch_size: int = BATCH_SIZE,
     workers: int | None = None,
     progress: Progress = no_progress,
     say: Say = say_nothing,
 ) -> Stats:
-    """Tokenize the data and measure; writes nothing. Errors as ``preprocess`` raises them, up to planning.
+    """Tokenize the data, or the part ``share`` of the rows, and measure; writes nothing.
 
     Without ``--seq-length`` the smallest power of two that keeps 99.9 % of the tokens is taken, or all of them where a
-    longer sample would be dropped or an error.
+    longer sample would be dropped or an error. Errors as ``preprocess`` raises them, up to planning.
     """
     found = resolve_input(input, say=say)
+    if share < 1:
+        found = replace(found, sampled=RowSample(share, seed))
     if found.text_keys:
-        raise ConfigError(
-            "SP132",
-            f"handler {found.handler!r} gives pretraining text; stats measures conversations only",
-            help="choose the --handler of a conversation, if the data are that",
-        )
+        return text_stats(found, text, length, seed=seed, batch_size=batch_size, progress=progress)
+    return _sample_stats(found, text, length, seed, batch_size, workers, progress)
+
+
+def _sample_stats(
+    found: ResolvedInput,
+    text: TextOptions,
+    length: LengthOptions,
+    seed: int,
+    batch_size: int,
+    workers: int | None,
+    progress: Progress,
+) -> Stats:
     if found.kind != "sft":
         raise ConfigError(
             "SP134",
-            f"handler {found.handler!r} gives {KINDS[found.kind]}; stats measures conversations only",
+            f"handler {found.handler!r} gives {KINDS[found.kind]}; stats measures conversations and text only",
             help="choose the --handler of a conversation, if the data are that",
         )
     source = SampleSource.open(found, text)
     engine = source.choose_engine(text.tokenizer_engine)
-    original, kept, losses = _measure(source, length, workers, progress)
-    check_loss(source.ledger, source.files, dataclasses.replace(length, max_drop=1.0))
+    measured = measure(source, length, workers, progress)
+    original = measured.original
+    _check_taken(measured, source, length)
     seq_length = length.seq_length
     if seq_length is None:
         seq_length = suggest_length(original, kept=KEPT_TOKENS if length.on_overlong == "truncate" else 1.0)
         # once more, now that the length is known: the forecast must be what preprocess makes
         source = source.uncounted()
-        _, kept, losses = _measure(source, dataclasses.replace(length, seq_length=seq_length), workers, progress)
-    quantiles = np.quantile(original, QUANTILES, method="inverted_cdf")
+        measured = measure(source, replace(length, seq_length=seq_length), workers, progress)
+    seen, taken = measured.seen, measured.taken
     return Stats(
         files=tuple(map(str, source.files)),
         engine=engine.label,
         engine_refused=engine.refused,
         handler=source.recipe["handler"],
         prompt_type=source.recipe["prompt_type"],
-        seq_length=seq_length,
-        seq_length_was_given=length.seq_length is not None,
         ledger=source.ledger,
-        num_tokens=int(original.sum()),
-        mean=float(original.mean()),
-        quantiles={f"p{quantile * 100:g}": int(value) for quantile, value in zip(QUANTILES, quantiles, strict=True)},
-        minimum=int(original.min()),
-        maximum=int(original.max()),
-        histogram=histogram(original),
-        layouts=layouts(kept, seq_length=seq_length, seed=seed),
-        fewest_rows=-(-int(kept.sum()) // seq_length),
-        longest=tuple(sorted(losses, key=lambda loss: -loss[1])[:3]),
+        longest=tuple(sorted(measured.losses, key=lambda loss: -loss[1])[:3]),
+        copies=_copies(measured, source),
+        endings=_endings(measured, source),
+        sampled=sampling_error(original, found.sampled, seen=seen, taken=taken) if found.sampled else None,
         note=source.note,
         findings=tuple(source.findings()),
+        **forecast(
+            original,
+            measured.fitted,
+            seq_length=seq_length,
+            was_given=length.seq_length is not None,
+            seed=seed,
+            batch_size=batch_size,
+            cut=len(measured.losses),
+            uncut=measured.uncut,
+            scale=seen / taken if taken else 1.0,
+            first=_as_grouped(measured, seq_length) if found.pregrouped else (),
+        ),
     )
 
 
-def suggest_length(lengths: NDArray[np.int64], *, kept: float = KEPT_TOKENS) -> int:
-    """The smallest power of two such that cutting there keeps at least the share ``kept`` of the tokens."""
-    total, length = lengths.sum(), 2
-    while np.minimum(lengths, length).sum() < kept * total:
-        length *= 2
-    return length
+def _check_taken(measured: Measured, source: SampleSource, length: LengthOptions) -> None:
+    if measured.seen and not measured.taken:
+        raise ConfigError(
+            "SP001", f"--sample takes none of {measured.seen:,} rows", help="take a larger part, or another --seed"
+        )
+    check_loss(source.ledger, source.files, replace(length, max_drop=1.0))
 
 
-def histogram(lengths: NDArray[np.int64]) -> tuple[Bucket, ...]:
-    """Buckets that grow by the square root of two, from the shortest sample to the longest."""
-    powers = np.arange(0, 2 * np.log2(max(int(lengths.max()), 2)) + 2)
-    edges = np.unique(np.rint(2 ** (powers / 2)).astype(np.int64))
-    counts, _ = np.histogram(lengths, edges)
-    shares = np.cumsum(counts) / len(lengths)
-    rows = zip(edges[:-1].tolist(), (edges[1:] - 1).tolist(), counts.tolist(), shares.tolist(), strict=True)
-    used = np.flatnonzero(counts)
-    return tuple(Bucket(*row) for row in list(rows)[used[0] : used[-1] + 1])
+def _copies(measured: Measured, source: SampleSource) -> Copies:
+    number, pair = measured.copies()
+    if pair is None:
+        return Copies(0, "", "")
+    of, key = (f"{source.files[measured.file[index]]}:{measured.line[index]}" for index in pair)
+    return Copies(number, key, of)
 
 
-def layouts(lengths: NDArray[np.int64], *, seq_length: int, seed: int) -> tuple[Layout, ...]:
-    """Padding to the length, padding to the longest of a batch, and every packing strategy there is."""
-    batches = np.arange(0, len(lengths), PADDED_BATCH)
-    longest = np.maximum.reduceat(lengths, batches)
-    sizes = np.diff(np.append(batches, len(lengths)))
-    found = [
-        (f"pad to {seq_length:,}", len(lengths), len(lengths) * seq_length),
-        (f"pad to longest of {PADDED_BATCH}", len(lengths), int((longest * sizes).sum())),
-    ]
-    for strategy in plugin_host().strategies:
-        rows = len(make_plan(strategy, lengths, seq_length=seq_length, seed=seed))
-        found.append((f"pack, {strategy.name}", rows, rows * seq_length))
-    total, best = int(lengths.sum()), min(elements for _, _, elements in found)
-    return tuple(Layout(name, rows, elements, total / elements, elements / best) for name, rows, elements in found)
+def _endings(measured: Measured, source: SampleSource) -> tuple[Ending, ...]:
+    ends = measured.ends.most_common()
+    return tuple(Ending(token_id, source.tokenizer.decode([token_id]), samples) for token_id, samples in ends)
 
 
-def _measure(
-    source: SampleSource, length: LengthOptions, workers: int | None, progress: Progress
-) -> tuple[NDArray[np.int64], NDArray[np.int64], list[tuple[str, int]]]:
-    """Original lengths of all samples, lengths of those kept, and the samples that are not kept whole."""
-
-    def measure(shard: Shard, advance: Advance) -> tuple[tuple[_Measured, Ledger], int]:
-        mine = source.uncounted()
-        measured = _Measured()
-        for batch in mine.tokenize(length, lost=_remember(measured.dropped, measured.losses), shards=[shard]):
-            measured.original.append(batch.original_length)
-            measured.fitted.append(batch.tokens.lengths)
-            advance(len(batch.tokens))
-        return (measured, mine.ledger), mine.ledger.kept.samples
-
-    results = distribute(
-        source.input.shards(),
-        measure,
-        files=source.files,
-        tokenizer=source.tokenizer,
-        workers=workers,
-        progress=progress,
-    )
-    parts = []
-    for part, ledger in results:
-        source.ledger.add(ledger)
-        parts.append(part)
-    original = [lengths for part in parts for lengths in part.original]
-    dropped = np.array([length for part in parts for length in part.dropped], np.int64)
-    fitted = [lengths for part in parts for lengths in part.fitted]
-    losses = [loss for part in parts for loss in part.losses]
-    return np.concatenate([*original, dropped]), np.concatenate([_NONE, *fitted]), losses
-
-
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    """Lengths of a part of the data, whole and as kept, by batches; those dropped; and who is not kept whole."""
-
-    original: list[NDArray[np.int64]] = field(default_factory=list)
-    fitted: list[NDArray[np.int64]] = field(default_factory=list)
-    dropped: list[int] = field(default_factory=list)
-    losses: list[tuple[str, int]] = field(default_factory=list)
-
-
-def _remember(dropped: list[int], losses: list[tuple[str, int]]) -> Callable[[Loss], None]:
-    def remember(loss: Loss) -> None:
-        if loss.outcome == "dropped":
-            dropped.append(loss.tokens)
-        if loss.outcome in {"dropped", "truncated"} and loss.reason != MARKUP:
-            losses.append((loss.key, loss.tokens))
-
-    return remember
+def _as_grouped(measured: Measured, seq_length: int) -> tuple[Layout, ...]:
+    """The packs that the rows of --pregrouped ask for, if all of them fit."""
+    if not len(measured.fitted):
+        return ()
+    offsets = group_offsets(measured.file, measured.line)
+    name, rows = "as grouped", len(offsets) - 1
+    tokens = np.diff(running_sum(measured.fitted)[offsets])
+    if too_long := int((tokens > seq_length).sum()):
+        why = f"{too_long:,} of {rows:,} groups have more than {seq_length:,} tokens, up to {tokens.max():,}"
+        return (Layout(name, 0, 0, 0.0, 0.0, note=why),)
+    quality = plan_quality(measured.fitted, offsets, seq_length=seq_length)
+    return (layout(name, rows, rows * seq_length, int(tokens.sum()), len(measured.losses), quality),)

@@ -19,6 +19,7 @@ SAMPLE = np.dtype(
         ("line", "<i8"),
         ("start", "<i8"),
         ("digest", "<u8"),
+        ("offset", "<i8"),
         ("length", "<i4"),
         ("num_targets", "<i4"),
         ("file", "<i4"),
@@ -26,7 +27,8 @@ SAMPLE = np.dtype(
     ]
 )
 """Number of the sample in the whole set, line or row in its file, first token in its chunk, 64 bits of a digest of ids
-and labels, tokens, tokens the loss is computed on, number of its file, number of its chunk of tokens."""
+and labels, first token in its sample (0 unless it is a piece of one), tokens, tokens the loss is computed on, number of
+its file, number of its chunk of tokens."""
 
 ROWS_PER_READ = 1 << 16
 
@@ -41,6 +43,8 @@ class TokenSource:
     table: Table
     chunks: Sequence[tuple[NDArray[np.int32], NDArray[np.int32]]]
     sources: tuple[str, ...]
+    has_parts: bool = False
+    """Whether some of the samples are only pieces of what the data hold."""
 
     def __len__(self) -> int:
         return len(self.table)
@@ -75,11 +79,15 @@ def table_of_pieces(pieces: PieceIndex, starts: NDArray[np.int64]) -> Table:
     table = np.zeros(len(pieces), SAMPLE)
     table["sample"], table["line"], table["start"] = pieces.sample, pieces.line, starts
     table["length"], table["num_targets"], table["file"] = pieces.length, pieces.num_targets, pieces.source
+    if pieces.start is not None:
+        table["offset"] = pieces.start
     return table
 
 
-def pieces_of_table(table: Table, row: NDArray[np.int64], sources: tuple[str, ...]) -> PieceIndex:
-    """These samples, one piece each, placed in rows."""
+def pieces_of_table(
+    table: Table, row: NDArray[np.int64], sources: tuple[str, ...], *, with_start: bool = False
+) -> PieceIndex:
+    """These samples, one piece each, placed in rows; ``with_start`` if not all of them are whole."""
     return PieceIndex(
         row,
         np.ascontiguousarray(table["sample"]),
@@ -88,6 +96,7 @@ def pieces_of_table(table: Table, row: NDArray[np.int64], sources: tuple[str, ..
         np.ascontiguousarray(table["file"]),
         np.ascontiguousarray(table["line"]),
         sources,
+        np.ascontiguousarray(table["offset"]) if with_start else None,
     )
 
 

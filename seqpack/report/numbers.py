@@ -13,6 +13,11 @@ def share(value: float) -> str:
     return text
 
 
+def fine_share(value: float) -> str:
+    """0.00134 -> "0.13 %"."""
+    return f"{value:.2%}".replace("%", " %")
+
+
 def count(number: int, noun: str) -> str:
     """1 -> "1 sample", 2000 -> "2,000 samples"."""
     return f"{number:,} {noun}{'s' if number != 1 else ''}"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from seqpack.io.packed import COLUMNS
 from seqpack.report.datasets import data_set_line, ledger_table
-from seqpack.report.numbers import count
+from seqpack.report.numbers import count, fine_share, share
+from seqpack.report.statistics import copies_line, endings_line
 
 if TYPE_CHECKING:
+    from seqpack.pipeline.forecast import Stats
+    from seqpack.pipeline.grouping import Grouped
     from seqpack.pipeline.output import DataSetResult, PartsResult, Result
     from seqpack.report.console import Console
 
@@ -98,3 +102,66 @@ def _report_text(console: Console, result: Result) -> None:
         console.note(f"tokenized with {engine.label} ({engine.reason})")
         if engine.refused:
             console.warn("SP118", f"a faster tokenizer engine was not used: {engine.refused}")
+
+
+def warn_of_losses(console: Console, result: Stats) -> None:
+    """What ``preprocess`` would warn of, and more that was seen on the way."""
+    if result.note:
+        console.note(result.note)
+    if result.endings:
+        console.note(endings_line(result.endings, result.ledger.kept.samples))
+    for finding in result.findings:
+        console.warn(finding.code, finding.text)
+    for code, text in _lost(result):
+        console.warn(code, text)
+    if copies := copies_line(result):
+        console.warn("SP140", copies)
+    if result.ledger.mended:
+        console.warn("SP115", f"text that is not Unicode in {count(result.ledger.mended, 'row')}")
+    if result.ledger.num_rejected:
+        console.warn("SP102", f"{count(result.ledger.num_rejected, 'row')} that cannot be used, see the ledger")
+
+
+def _lost(result: Stats) -> Iterator[tuple[str, str]]:
+    """What would be cut and left out, as code and text; the samples that lose most are named behind the last."""
+    ledger, lost = result.ledger, []
+    if ledger.truncated.samples:
+        samples, tokens = count(ledger.truncated.samples, "sample"), count(ledger.truncated.tokens, "token")
+        lost.append(("SP111", f"{samples} longer than --seq-length {result.seq_length:,}: {tokens} would be cut"))
+    for reason, drop in sorted(ledger.dropped.items()):
+        lost.append(
+            ("SP102", f"{count(drop.samples, 'sample')} would be left out ({reason}): {count(drop.tokens, 'token')}")
+        )
+    named = ", ".join(f"{key} ({tokens:,})" for key, tokens in result.longest)
+    for number, (code, text) in enumerate(lost, 1):
+        yield code, f"{text}; most of {named}" if named and number == len(lost) else text
+
+
+def report_groups(console: Console, result: Grouped, following: str) -> None:
+    """Ledger, a line about the groups, the names of the files, and what reads them."""
+    ledger, layout = result.ledger, result.layout
+    console.print(ledger_table(ledger))
+    over = fine_share(layout.quality.over) if layout.quality else "–"
+    console.show(
+        f"{count(result.num_rows, 'row')} in {count(layout.rows, 'group')} of at most "
+        f"{layout.elements // layout.rows:,} tokens · {share(layout.fill)} filled · {over} over the bound · "
+        f"{result.strategy}"
+    )
+    if lost := ledger.num_rejected + ledger.all_dropped.samples:
+        console.warn("SP102", f"{count(lost, 'row')} left out, named in {result.rejects}")
+    if ledger.mended:
+        console.warn("SP115", f"{count(ledger.mended, 'row')} had text that is not Unicode, named in {result.rejects}")
+    if result.engine.refused:
+        console.warn("SP118", f"a faster tokenizer engine was not used: {result.engine.refused}")
+    console.show(f"wrote {result.path}")
+    console.note(f"next: {following}")
+    console.result(
+        {
+            "path": str(result.path),
+            "rejects": str(result.rejects),
+            "rows": result.num_rows,
+            "strategy": result.strategy,
+            "groups": dataclasses.asdict(layout),
+            "ledger": ledger.to_dict(),
+        }
+    )

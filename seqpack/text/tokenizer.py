@@ -153,6 +153,10 @@ class Tokenizer:
         """Text of the ids, special tokens shown."""
         return self._tokenizer.decode(list(token_ids), skip_special_tokens=False)
 
+    def decode_batch(self, many: Sequence[Sequence[int]]) -> list[str]:
+        """As ``decode``, for many at once, on all cores."""
+        return self._tokenizer.decode_batch([list(ids) for ids in many], skip_special_tokens=False)
+
     def token_text(self, token_id: int) -> str:
         """The vocabulary entry of one id, or an empty string."""
         return self._tokenizer.id_to_token(token_id) or ""

@@ -43,7 +43,7 @@ def test_resolved_file_says_where_each_value_comes_from_and_can_be_used_again(pr
     lines = path.read_text().splitlines()
     assert "seed: 7  # config" in lines
     assert "seq_length: 128  # flag" in lines
-    assert "strategy: best-fit  # default" in lines
+    assert "strategy: balanced  # default" in lines
     kept = tmp_path / "again.yaml"
     kept.write_text(path.read_text())
     before = (tmp_path / "out_packed_input_ids_document.bin").read_bytes()

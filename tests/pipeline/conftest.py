@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pytest
 
+from seqpack.core.errors import DeviceError
 from seqpack.core.progress import say_nothing
+from seqpack.hooks.host import plugin_host
 from seqpack.io.packed import PackedDataset
 from seqpack.options.compat import CompatOptions
 from seqpack.options.data import (
@@ -23,10 +26,12 @@ from seqpack.options.data import (
     WorkOptions,
     WriteOptions,
 )
+from seqpack.packing.planning import make_plan
+from seqpack.pipeline.forecast import Stats
 from seqpack.pipeline.output import DataSetResult
 from seqpack.pipeline.preprocess import preprocess
 from seqpack.pipeline.repack import repack
-from seqpack.pipeline.stats import Stats, stats
+from seqpack.pipeline.stats import stats
 
 T = TypeVar("T")
 
@@ -57,10 +62,10 @@ class Runs:
         return repack(again, strategy, write, resolved="seed: 1\n")
 
     def stats(self, file: Path, **options: Any) -> Stats:
-        seed, workers = options.pop("seed", 1234), options.pop("workers", None)
+        seed, workers, share = (options.pop(*each) for each in (("seed", 1234), ("workers", None), ("share", 1.0)))
         read, text, length = self._input(file, options)
         assert not options, f"unknown options {options}"
-        return stats(read, text, length, seed=seed, workers=workers)
+        return stats(read, text, length, seed=seed, workers=workers, share=share)
 
     def open(self, name: str) -> PackedDataset:
         return PackedDataset.open(self.folder / name)
@@ -107,3 +112,16 @@ def samples(dataset: PackedDataset) -> Counter[tuple[tuple[int, ...], tuple[int,
         for start, end in zip(starts, ends, strict=False):
             found[tuple(row.input_ids[start:end].tolist()), tuple(row.labels[start:end].tolist())] += 1
     return found
+
+
+def whole_strategies() -> list[str]:
+    """Names of the strategies that can be used here and keep samples whole."""
+    names = []
+    for strategy in plugin_host().strategies:
+        try:
+            plan = make_plan(strategy, np.full(9, 3), seq_length=4, seed=1)
+        except DeviceError:  # it needs a package that is not installed
+            continue
+        if len(plan.sample) == 9:
+            names.append(strategy.name)
+    return names

@@ -304,9 +304,10 @@ def test_any_rows(file, tokenizer, name, data, limits, split_sft):
     if not split_sft and isinstance(template, TextTemplate) and template.end_of_turn and end is not None:
         for sample in (sample for batch in kept for sample in batch.tokens):
             labels = sample.labels[sample.labels != IGNORE_INDEX][-2:].tolist()
-            assert {end, tokenizer.eos_token_id} & {*labels} or name in ("empty", "trl", "hunyuan", "plm"), (
-                "the end of a reply is kept"
-            )
+            # an end that is only a label gives way to a token behind it that is trained on itself
+            gives_way = template.efficient_eos and "'train': True" in repr(rows)
+            ends = {end, tokenizer.eos_token_id} & {*labels}
+            assert ends or gives_way or name in ("empty", "trl", "hunyuan", "plm"), "the end of a reply is kept"
 
 
 @settings(max_examples=EXAMPLES * 3)

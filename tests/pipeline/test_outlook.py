@@ -36,7 +36,7 @@ def test_what_would_happen(call, write_jsonl, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
     assert outlook["files"] == [{"path": str(file), "bytes": file.stat().st_size}]
     assert outlook["handler"] == "AlpacaStyleInstructionHandler" and "'instruction'" in outlook["handler_reason"]
-    assert (outlook["strategy"], outlook["mask"], outlook["template"]) == ("best-fit", "block-causal", "qwen")
+    assert (outlook["strategy"], outlook["mask"], outlook["template"]) == ("balanced", "block-causal", "qwen")
     assert "out/mine_packed_input_ids_document.bin" in outlook["outputs"]
     assert outlook["warnings"] == []
 

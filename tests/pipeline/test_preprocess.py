@@ -73,8 +73,8 @@ def input_record(path: Path) -> FileRecord:
 
 FACTS = [
     (False, None, None, None),
-    (True, 128, "best-fit", MaskMode.CAUSAL),
-    (True, 128, "best-fit", MaskMode.BLOCK_CAUSAL),
+    (True, 128, "balanced", MaskMode.CAUSAL),
+    (True, 128, "balanced", MaskMode.BLOCK_CAUSAL),
 ]
 
 
@@ -90,7 +90,7 @@ def test_the_manifest_says_how_the_set_was_made(runs, alpaca, tokenizer_dir, mod
     assert (manifest.recipe["seq_length"], manifest.recipe["on_overlong"]) == (mode.get("seq_length"), "truncate")
 
 
-@pytest.mark.parametrize("strategy", ["best-fit", "greedy"])
+@pytest.mark.parametrize("strategy", ["bfd", "ffd", "balanced", "stream"])
 def test_packing_moves_samples_and_changes_none(runs, alpaca, strategy):
     runs.preprocess(alpaca, "plain", seq_length=128)
     runs.preprocess(alpaca, "packed", seq_length=128, neat_pack=True, strategy=strategy)
@@ -103,6 +103,67 @@ def test_packing_moves_samples_and_changes_none(runs, alpaca, strategy):
         assert packed.pieces.key(piece) == f"{alpaca}:{number + 1}"
         assert packed.pieces.length[piece] == plain.row_lengths[number]
         assert packed.pieces.num_targets[piece] == plain.num_targets[number]
+
+
+def test_pieces_of_cut_samples_are_the_samples(runs, alpaca):
+    runs.preprocess(alpaca, "whole")
+    made = runs.preprocess(alpaca, "cut", seq_length=48, neat_pack=True, strategy="wrapped")
+    whole, cut = runs.open("whole"), runs.open("cut")
+    assert cut.pieces.start is not None and len(cut.pieces) > 40
+    pieces = cut.pieces
+    for piece in range(len(pieces)):
+        number, start = int(pieces.sample[piece]), int(pieces.start[piece])
+        part = slice(start, start + int(pieces.length[piece]))
+        labels = whole[number].labels[part]
+        begin = int(cut.piece_starts[piece])
+        assert cut.tokens[begin : begin + len(labels)].tolist() == whole[number].input_ids[part].tolist()
+        assert cut.labels[begin : begin + len(labels)].tolist() == labels.tolist()
+        assert pieces.num_targets[piece] == (labels != IGNORE_INDEX).sum()
+    assert made.ledger.truncated.samples == 0 and made.manifest.num_samples == 40
+    balance(made.manifest)
+    runs.repack("cut", "again", seq_length=64, neat_pack=True)
+    assert runs.open("again").num_tokens.sum() == whole.num_tokens.sum()
+
+
+def test_aligned_samples_begin_at_multiples_and_are_counted(runs, alpaca):
+    runs.preprocess(alpaca, "plain", seq_length=128)
+    made = runs.preprocess(alpaca, "aligned", seq_length=128, neat_pack=True, align=16)
+    plain, aligned = runs.open("plain"), runs.open("aligned")
+    assert made.manifest.packing == {"align": 16, "max_docs": None, "pack_window": None, "on_overlong": "truncate"}
+    assert made.ledger.padding == 128 * len(aligned) - plain.num_tokens.sum()
+    mask = IndexedDataset(made.paths.column("attention_mask"))
+    for row, packed in enumerate(aligned):
+        assert (packed.cu_seqlens % 16 == 0).all()
+        pieces = range(aligned.offsets[row], aligned.offsets[row + 1])
+        for number, (piece, start) in enumerate(zip(pieces, packed.cu_seqlens, strict=False), 1):
+            sample, length = plain[int(aligned.pieces.sample[piece])], int(aligned.pieces.length[piece])
+            assert packed.input_ids[start : start + length].tolist() == sample.input_ids.tolist()
+            between = slice(start + length, packed.cu_seqlens[number])
+            assert (packed.labels[between] == IGNORE_INDEX).all() and (packed.input_ids[between] == 0).all()
+            assert (mask[row][start : packed.cu_seqlens[number]] == number).all()
+    runs.repack("aligned", "again", seq_length=128, neat_pack=True)
+    assert samples_of(runs.open("again")) == samples_of(plain)
+
+
+def test_masks_that_contradict_each_other_are_refused(runs, alpaca):
+    with pytest.raises(ConfigError, match="different masks"):
+        runs.preprocess(alpaca, seq_length=128, neat_pack=True, mask="lower-triangular")
+    assert runs.files() == {}
+
+
+@pytest.mark.parametrize(
+    ("mask", "mode"), [("block-causal", MaskMode.BLOCK_CAUSAL), ("lower-triangular", MaskMode.CAUSAL)]
+)
+def test_a_mask_implies_packing(runs, alpaca, mask, mode):
+    manifest = runs.preprocess(alpaca, seq_length=128, mask=mask).manifest
+    assert manifest.packed and manifest.mask is mode
+
+
+def test_limits_are_refused_before_anything_is_read(runs, alpaca):
+    with pytest.raises(ConfigError, match="multiple of --align"):
+        runs.preprocess(alpaca, seq_length=100, neat_pack=True, align=16)
+    with pytest.raises(ConfigError, match="--on-overlong would do nothing"):
+        runs.preprocess(alpaca, seq_length=100, neat_pack=True, strategy="wrapped", on_overlong="drop")
 
 
 def test_padding_is_the_pad_token_without_label(runs, alpaca):
@@ -170,8 +231,9 @@ def test_losses_are_listed_in_the_order_of_the_data(runs, write_jsonl, monkeypat
 def test_seeds_give_other_orders_of_the_same_packs(runs, alpaca):
     rows = []
     for seed in (1, 2):
-        runs.preprocess(alpaca, f"s{seed}", neat_pack=True, seq_length=256, seed=seed)
-        rows.append([tuple(row.input_ids.tolist()) for row in runs.open(f"s{seed}")])
+        runs.preprocess(alpaca, f"s{seed}", neat_pack=True, seq_length=256, seed=seed, strategy="bfd")
+        dataset = runs.open(f"s{seed}")
+        rows.append([tuple(sorted(part)) for part in np.split(dataset.pieces.sample, dataset.offsets[1:-1])])
     assert rows[0] != rows[1] and sorted(rows[0]) == sorted(rows[1])
 
 
@@ -251,7 +313,7 @@ def test_rejected_rows_are_counted_and_named(runs, write_jsonl):
     result = runs.preprocess(file, max_drop=1.0)
     reasons = [
         (2, "empty 'output'"),
-        (3, "a JSON list, not an object"),
+        (3, "a JSON list, not an object (--pregrouped reads lists of samples)"),
         (4, "'output' is int, not text"),
         (5, "a JSON NoneType, not an object"),
         (6, "'history' is not a list of [user, assistant] pairs of text"),
@@ -470,7 +532,7 @@ def test_a_wrong_plan_is_not_written(runs, alpaca):
     seq_length=st.integers(36, 120),
     neat_pack=st.booleans(),
     on_overlong=st.sampled_from(["truncate", "drop"]),
-    strategy=st.sampled_from(["best-fit", "greedy"]),
+    strategy=st.sampled_from(["bfd", "ffd", "balanced", "wrapped"]),
 )
 def test_the_ledger_balances_whatever_the_data(
     tmp_path_factory, tokenizer_dir, counts, seq_length, neat_pack, on_overlong, strategy
@@ -480,6 +542,8 @@ def test_the_ledger_balances_whatever_the_data(
     file = folder / "x.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     options = {"seq_length": seq_length, "on_overlong": on_overlong, "strategy": strategy, "max_drop": 1.0}
+    if strategy == "wrapped":  # which cuts by itself
+        del options["on_overlong"]
     runs = Runs(folder / "sets", tokenizer_dir)
     run = functools.partial(runs.preprocess, file, pack=True, neat_pack=neat_pack, **options)
     if not any(reply and user for user, reply in counts):

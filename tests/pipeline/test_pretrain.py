@@ -132,8 +132,6 @@ def test_text_is_not_taken_for_samples(runs, write_jsonl):
         assert error.value.code == "SP132"
     with pytest.raises(FormatError, match="holds pretraining text"):
         runs.repack("out", "packed", seq_length=16)
-    with pytest.raises(ConfigError, match="pretraining text; stats measures conversations"):
-        runs.stats(write_jsonl(ROWS[:1]))
 
 
 def test_samples_and_text_may_share_a_prefix(runs, write_jsonl, alpaca):

@@ -98,7 +98,8 @@ def test_every_token_can_be_listed(runs, alpaca, neat_pack):
     assert [token.token_id for token in tokens] == sequence.input_ids.tolist()
     assert [token.label for token in tokens] == sequence.labels.tolist()
     segment = np.repeat(np.arange(len(sequence.cu_seqlens) - 1), np.diff(sequence.cu_seqlens)).tolist()
-    assert [token.segment for token in tokens] == segment
+    assert segment.count(sequence.num_samples) == sequence.num_padding > 0
+    assert [token.segment for token in tokens] == [n if n < sequence.num_samples else None for n in segment]
     positions = [position for length in np.diff(sequence.cu_seqlens) for position in range(length)]
     assert [token.position for token in tokens] == (positions if neat_pack else list(range(256)))
     for token, after in zip(tokens, [*tokens[1:], None], strict=True):

@@ -14,9 +14,9 @@ from seqpack.options.data import InputOptions, LengthOptions, PackOptions, TextO
 from seqpack.options.output import OutputOptions
 from seqpack.pipeline.preprocess import DataSetResult, preprocess
 from seqpack.pipeline.show import ShownPack, ShownSample, ShownToken, show
-from seqpack.pipeline.stats import stats
 from seqpack.report.console import Console
-from seqpack.report.datasets import data_set_line, ledger_table, pack_screen, stats_screen
+from seqpack.report.datasets import data_set_line, ledger_table
+from seqpack.report.packs import pack_screen
 from seqpack.report.written import report_data_set
 
 
@@ -103,25 +103,6 @@ def written(alpaca, tokenizer_dir, tmp_path) -> DataSetResult:
     )
 
 
-@pytest.mark.parametrize("seq_length", [None, 100])
-def test_statistics(alpaca, tokenizer_dir, seq_length):
-    length = LengthOptions(seq_length=seq_length)
-    found = stats(InputOptions(input=[alpaca]), TextOptions(tokenizer=tokenizer_dir), length, seed=1)
-    text = rendered(*stats_screen(found))
-    assert f"20 samples · 1 file · handler {found.handler} · template qwen" in text
-    assert f"{found.num_tokens:,} tokens" in text and f"max {found.maximum:,}" in text
-    assert f"--seq-length {found.seq_length}" in text
-    assert ("suggested" in text) == (seq_length is None)
-    for layout in found.layouts:
-        (row,) = [line for line in text.splitlines() if line.startswith(layout.name + " ")]
-        assert f"{layout.rows:,}" in row.split() and f"{layout.elements:,}" in row.split()
-        assert f"{layout.versus_best:.2f}x" in row
-    for bucket in found.histogram:
-        assert f"{bucket.low}-{bucket.high}" in text
-    assert text.count("◂ seq-length") <= 1
-    assert f"fewer than {found.fewest_rows:,} rows" in text
-
-
 @pytest.mark.parametrize("with_tokens", [False, True])
 @pytest.mark.parametrize("mask", [False, True])
 def test_a_pack(written, with_tokens, mask):
@@ -181,7 +162,7 @@ def test_what_programs_get(written):
     out, _ = report(written, json=True)
     value = json.loads(out)
     assert value["manifest"] == str(written.paths.manifest) and value["rows"] == written.manifest.num_rows
-    assert (value["seq_length"], value["mask"], value["strategy"]) == (100, "block-causal", "best-fit")
+    assert (value["seq_length"], value["mask"], value["strategy"]) == (100, "block-causal", "balanced")
     assert Ledger.from_dict(value["ledger"]) == written.ledger
 
 

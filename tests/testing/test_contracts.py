@@ -146,12 +146,11 @@ for _name, _target in TEMPLATES.items():
     )
 
 
-class TestBestFit(StrategyContract):
-    target = "seqpack.packing.best_fit:BestFit"
-
-
-class TestGreedy(StrategyContract):
-    target = "seqpack.packing.greedy:Greedy"
+for _strategy in PluginHost([]).strategies:
+    _class = _strategy.target.partition(":")[2]
+    globals()[f"Test{_class}"] = type(
+        f"Test{_class}", (StrategyContract,), {"target": _strategy.target, "__module__": __name__}
+    )
 
 
 def test_every_built_in_component_has_a_suite():

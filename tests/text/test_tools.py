@@ -11,6 +11,7 @@ from seqpack.core.types import Message, Sample
 from seqpack.hooks.host import PluginHost
 from seqpack.text.catalog import template_text
 from seqpack.text.chat_template import ChatTemplate
+from seqpack.text.encoder import SampleEncoder
 from seqpack.text.labels import LabelCheck, choose
 from seqpack.text.plain import ControlText
 from seqpack.text.rendered import Rendered
@@ -145,7 +146,9 @@ def test_the_check_of_labels_knows_such_turns(tokenizer):
     sample = Sample((MESSAGES[0], text, call, MESSAGES[2], MESSAGES[2], MESSAGES[3]))
     ours = parse_template(template_text(PluginHost([]).template("qwen3")) or "")
     for template in (ChatTemplate(QWEN3_TURNS), ours):
-        check = LabelCheck(template, tokenizer, ControlText(tokenizer), tokenizer.token_id("<|im_end|>"))
+        check = LabelCheck(
+            template, tokenizer, ControlText(tokenizer), SampleEncoder(tokenizer), tokenizer.token_id("<|im_end|>")
+        )
         assert check.findings([sample]) == []
 
 

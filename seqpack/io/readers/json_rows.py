@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,16 @@ NEAR_END = 16
 """JSON's longest literals and escapes are shorter: an error this near to the end may only lack what comes next."""
 
 
-def read_json_lines(path: Path, part: Part | None = None) -> Iterator[Record]:
-    """One value per line, of the bytes ``part`` if it is given; blank lines are passed over."""
+def read_json_lines(
+    path: Path, part: Part | None = None, *, wanted: Callable[[int], bool] | None = None
+) -> Iterator[Record]:
+    """One value per line, of the bytes ``part`` if it is given; blank lines are passed over.
+
+    ``wanted`` is asked about the number of each line that is not blank, and those it declines are not parsed.
+    """
     for number, line in byte_lines(path, part):
+        if wanted is not None and (line.isspace() or not wanted(number)):
+            continue
         try:
             value = orjson.loads(line)
         except orjson.JSONDecodeError:  # a blank line, half a surrogate pair, NaN, or indeed not JSON

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,16 +16,31 @@ class Record(NamedTuple):
 
     ``line`` counts from 1: the line the row begins on in JSON Lines, text and CSV; the row itself in the other kinds.
     ``num_mended`` counts the characters that were replaced by U+FFFD because they are not Unicode.
+    ``element`` is 0, or the number (from 1) of an element of a row that is a list.
     """
 
     file: Path
     line: int
     value: Any
     num_mended: int = 0
+    element: int = 0
 
     @property
     def key(self) -> str:
-        return f"{self.file}:{self.line}"
+        """``file:line``, and the number of the element if it is only that."""
+        return f"{self.file}:{self.line}[{self.element}]" if self.element else f"{self.file}:{self.line}"
+
+
+def elements(record: Record) -> Iterator[Record]:
+    """The elements of a row that is a list; any other row, and an empty list, is itself.
+
+    What was mended in the row counts at its first element.
+    """
+    if not isinstance(record.value, list) or not record.value:
+        yield record
+        return
+    for number, value in enumerate(record.value, 1):
+        yield Record(record.file, record.line, value, record.num_mended if number == 1 else 0, number)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,5 +23,5 @@ def seqpack_strategies() -> Iterator[Component[PackingStrategy]]:
         "longest-first",
         "seqpack_acme.longest_first:LongestFirst",
         "longest first, each into the first pack with room",
-        aliases=("ffd",),
+        aliases=("by-length",),
     )

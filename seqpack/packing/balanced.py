@@ -1,0 +1,80 @@
+"""The default: as few packs as there can be, long and short samples mixed, packs of equal attention cost.
+
+Decreasing packers put samples of one length side by side, which makes a batch unlike the data: 50 times the variance of
+a random draw for short instructions in packs of 8,192. Here samples are dealt (see ``deal``). How large a share to
+deal, and how to close the packs, differs between data sets; plans are tried, on the histogram, until one is good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain
+
+import numpy as np
+
+from seqpack.core.plan import Integers, PackPlan
+from seqpack.packing.best_fit import NO_LIMIT, best_fit, best_fit_into
+from seqpack.packing.bounds import lower_bound
+from seqpack.packing.deal import deal
+from seqpack.packing.exact import exact_into, fewest
+from seqpack.packing.lengths import histogram
+from seqpack.packing.mixing import design_effect
+from seqpack.packing.patterns import Ints, Patterns
+
+SHARES = (0.95, 0.98, 0.9, 0.92, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5, 0.4)
+MOST_OVER = 0.001
+"""So many packs more than the bound are a price that mixing may have."""
+WELL_MIXED = 1.25
+"""Design effect: 1 is a random draw."""
+
+
+class Balanced:
+    """Fewest packs within a thousandth, well mixed; equal samples are mixed too, so that files are."""
+
+    takes_any_integer = True
+
+    def plan(
+        self, lengths: Integers, *, seq_length: int, rng: np.random.Generator, max_docs: int | None = None
+    ) -> PackPlan:
+        counts = histogram(lengths, seq_length)
+        patterns = balanced(counts, seq_length, max_docs=max_docs)
+        return patterns.fill_with(lengths, counts, seq_length=seq_length, rng=rng, mix_equals=True)
+
+
+def balanced(counts: Ints, capacity: int, *, max_docs: int | None = None) -> Patterns:
+    """The first well mixed plan with no more packs than best-fit makes, or nearly the bound.
+
+    Without one: the fewest packs among the well mixed plans near the bound, else the best mixed near the fewest packs.
+    """
+    bound = lower_bound(counts, capacity)
+    near = int(bound * (1 + MOST_OVER))
+    plain = best_fit(counts, capacity, max_docs=max_docs)
+    enough = max(bound, min(plain.num_packs, near))
+    if plain.num_packs > near:
+        plain = fewest(counts, capacity, max_docs=max_docs)
+    # where the bound is out of reach, samples do not fit together well, and many must be left for exact closing
+    shares = SHARES if plain.num_packs <= near else SHARES[-1:]
+    tried: list[tuple[int, float, Patterns]] = []
+    for patterns in chain(_plans(counts, capacity, max_docs, shares), [plain]):
+        effect = design_effect(patterns)
+        if patterns.num_packs <= enough and effect <= WELL_MIXED:
+            return patterns
+        tried.append((patterns.num_packs, effect, patterns))
+    mixed = [found for found in tried if found[1] <= WELL_MIXED and (found[0] <= near or plain.num_packs > near)]
+    if mixed:
+        return min(mixed, key=lambda found: found[:2])[2]
+    few = int(min(packs for packs, _, _ in tried) * (1 + MOST_OVER))
+    return min((found for found in tried if found[0] <= few), key=lambda found: found[1])[2]
+
+
+def _plans(counts: Ints, capacity: int, max_docs: int | None, shares: Sequence[float]) -> Iterator[Patterns]:
+    """Plans to try, those first that are good for most data."""
+    limit = max_docs or NO_LIMIT
+    tokens = int((counts * np.arange(len(counts))).sum())
+    packs = max(-(-tokens // capacity), -(-int(counts.sum()) // limit))
+    closings = (partial(exact_into, capacity=capacity), partial(best_fit_into, capacity=capacity))
+    # a limit on samples per pack would have to be known to the closing of each group of packs
+    for share in shares if packs and max_docs is None else ():
+        for close in closings:
+            yield deal(counts, capacity, packs, share=share, close=close, max_docs=limit)
