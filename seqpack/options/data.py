@@ -214,10 +214,10 @@ class StrategyOptions:
 
     @property
     def mask_mode(self) -> MaskMode:
-        """The mask, whichever flag says so; ConfigError SP029 if two flags disagree."""
+        """The mask, whichever flag says so; ConfigError SP031 if two flags disagree."""
         if self.neat_pack and self.mask == "lower-triangular":
             raise ConfigError(
-                "SP029",
+                "SP031",
                 "--neat-pack and --mask lower-triangular ask for different masks",
                 help="leave one of them out",
             )

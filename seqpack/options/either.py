@@ -37,6 +37,11 @@ class OptionalTextOptions(TextOptions):
         metavar="DIR",
     )
 
+    def __post_init__(self) -> None:
+        instead = self.load or (self.tokenizer_model and self.tokenizer_model.parent)
+        if self.tokenizer is None and instead is not None:
+            object.__setattr__(self, "tokenizer", instead)
+
     def required(self) -> TextOptions:
         """The same with a tokenizer; ConfigError SP001 without."""
         if self.tokenizer is None:

@@ -105,18 +105,18 @@ def check_strategy(
     make = strategy.load()
     if seq_length is not None and seq_length % align:
         raise ConfigError(
-            "SP029",
+            "SP031",
             f"--seq-length {seq_length} is not a multiple of --align {align}",
             help="a sample as long as a pack would not fit it: make it a multiple",
         )
     if align > 1 and getattr(make, "cuts_samples", False):
         raise ConfigError(
-            "SP029", f"--align has no place in strategy {strategy.name!r}, which cuts samples", help="leave it out"
+            "SP031", f"--align has no place in strategy {strategy.name!r}, which cuts samples", help="leave it out"
         )
     method = getattr(make, "plan", None)
     if max_docs is not None and "max_docs" not in (inspect.signature(method).parameters if method else {}):
         raise ConfigError(
-            "SP029",
+            "SP031",
             f"strategy {strategy.name!r} cannot limit the samples of a pack",
             help="leave --max-docs out, or choose another --strategy",
         )

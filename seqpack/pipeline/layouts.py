@@ -159,7 +159,7 @@ def _packed(
             continue
         if cuts_samples(strategy):
             plan = make_plan(strategy, uncut, seq_length=seq_length, seed=seed)
-            yield of_plan(name, plan, num_samples=len(uncut), cut=0)
+            yield of_plan(name, plan, num_samples=len(uncut), cut=cut if uncut is lengths else 0)
             continue
         try:
             plan = make_plan(strategy, lengths, seq_length=seq_length, seed=seed)

@@ -73,11 +73,11 @@ def test_a_tokenizer_is_required():
 
 def test_flags_of_pai_packs():
     pack = PackOptions(sequence_packing=True)
-    assert (pack.packs, pack.neat_pack, pack.strategy) == (True, True, "greedy")
-    assert pack.notes() == ["--sequence-packing stands for --neat-pack --strategy greedy"]
-    assert PackOptions(neat_pack=True, keep_sequential_samples=True).strategy == "greedy"
+    assert (pack.packs, pack.neat_pack, pack.strategy) == (True, True, "sequential")
+    assert pack.notes() == ["--sequence-packing stands for --neat-pack --strategy sequential"]
+    assert PackOptions(neat_pack=True, keep_sequential_samples=True).strategy == "sequential"
     unpacked = PackOptions(keep_sequential_samples=True)
-    assert unpacked.strategy == "best-fit" and "no effect" in unpacked.notes()[0]
+    assert unpacked.strategy == "balanced" and "no effect" in unpacked.notes()[0]
 
 
 def test_flags_without_effect_say_so():

@@ -97,7 +97,7 @@ def test_other_commands_say_what_such_a_set_is(runs, write_jsonl):
     with pytest.raises(FormatError, match="holds preference pairs") as caught:
         runs.open("out")
     assert caught.value.code == "SP134"
-    with pytest.raises(ConfigError, match="stats measures conversations only"):
+    with pytest.raises(ConfigError, match="stats measures conversations and text only"):
         runs.stats(file)
 
 
