@@ -259,8 +259,9 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     ),
     "SP202": Diagnostic(
         "model family not supported",
-        "Packed training is only offered for models on which it was proven equal to one-by-one training.",
-        "The message names the families.",
+        "Packed training is only offered for models on which it equals one-by-one training: the tested families, and "
+        "others for which a tiny random copy of the model gives the same logits and gradients.",
+        "The message says what differs, or names the families.",
     ),
     "SP203": Diagnostic(
         "an isolation flag contradicts the data",

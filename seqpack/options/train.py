@@ -45,7 +45,7 @@ class ModelOptions:
     """Model"""
 
     model: str = option(
-        help="Hugging Face directory (nothing is downloaded), or tiny:qwen2 or tiny:llama to try things out.",
+        help="Hugging Face directory (nothing is downloaded), or tiny:qwen2, tiny:llama, ... to try things out.",
         metavar="DIRECTORY",
     )
     random_init: bool = option(False, "Start from random weights: only config.json of the model is used.")

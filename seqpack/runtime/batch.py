@@ -25,13 +25,15 @@ class Batch:
     """One micro-batch: int64 tensors ``[1, T]``; the boundaries stay on the host.
 
     ``labels`` are those of the *next* token, shifted inside samples. ``segments`` are what attention keeps apart: the
-    samples, or whole packs where samples of a pack may see each other; padding is always a segment of its own.
+    samples, or whole packs where samples of a pack may see each other; padding is always a segment of its own, and
+    ``is_real`` (bool ``[1, T]``) is false there.
     ``num_tokens`` counts real tokens, ``num_targets`` those that enter the loss.
     """
 
     input_ids: torch.Tensor
     labels: torch.Tensor
     position_ids: torch.Tensor
+    is_real: torch.Tensor
     segments: Segments
     num_targets: int
     num_tokens: int
@@ -44,6 +46,7 @@ class Batch:
             input_ids=self.input_ids.to(device),
             labels=self.labels.to(device),
             position_ids=self.position_ids.to(device),
+            is_real=self.is_real.to(device),
         )
 
 
@@ -55,10 +58,12 @@ def collate(
     labels = np.concatenate([shift_labels(row.labels, row.cu_seqlens) for row in rows])
     cu_seqlens = cu_seqlens_from_lengths(np.concatenate([_attended_lengths(row, mask) for row in rows]))
     num_padding = sum(row.num_padding for row in rows)
+    is_real = np.concatenate([np.arange(len(row)) < len(row) - row.num_padding for row in rows])
     return Batch(
         input_ids=_tensor(np.concatenate([row.input_ids for row in rows])),
         labels=_tensor(labels),
         position_ids=_tensor(position_ids(cu_seqlens)),
+        is_real=torch.from_numpy(is_real)[None],
         segments=Segments(cu_seqlens),
         num_targets=int(np.count_nonzero(labels != IGNORE_INDEX)),
         num_tokens=len(labels) - num_padding,

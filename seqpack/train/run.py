@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from seqpack.attention.contract import AttentionBackend, select_attention
+from seqpack.attention.contract import AttentionBackend, AttentionNeeds, select_attention
+from seqpack.attention.cpu import cpu_flash_attention
 from seqpack.attention.registry import BUILTIN_BACKENDS
 from seqpack.io.packed import PackedDataset
 from seqpack.models.load import ModelSpec, build_model, resolve_model
 from seqpack.models.packed import PackedLM
+from seqpack.models.self_check import self_check
 from seqpack.options.train import DEFAULT_EPOCHS, ModelOptions, RunOptions, TrainDataOptions, TrainOptions
 from seqpack.runtime.device import DeviceBackend, select_device
 from seqpack.train.checkpoint import save_hf
@@ -94,6 +96,11 @@ class TrainPlan:
 
     def _notes(self) -> tuple[str, ...]:
         notes = [self.isolation.note]
+        if not self.model.tested:
+            family = self.model.config.model_type
+            notes.append(f"family {family} is not among those tested; a tiny copy gave the same packed as one by one")
+        if getattr(self.model.config, "output_router_logits", False):
+            notes.append(f"router loss: {self.model.config.router_aux_loss_coef:g} of it is part of the loss")
         if self.schedule.num_left_out:
             notes.append(f"rows without a trained token, left out: {self.schedule.num_left_out:,}")
         if self.tokenizer_dir is None:
@@ -113,9 +120,6 @@ def prepare(data: TrainDataOptions, model: ModelOptions, training: TrainOptions,
     row_length = resolve_row_length(manifest, data, int(dataset.row_lengths.max(initial=0)))
     schedule = _schedule(dataset, data, training)
     backend = select_device(run.device, num_threads=run.num_threads)
-    attention = select_attention(
-        run.attention, BUILTIN_BACKENDS, device=backend.device.type, dtype=model.dtype, mask=isolation.mask
-    )
     spec = resolve_model(
         model.model,
         random_init=model.random_init,
@@ -123,6 +127,17 @@ def prepare(data: TrainDataOptions, model: ModelOptions, training: TrainOptions,
         eos_token_id=manifest.tokenizer.eos_token_id,
         pad_token_id=manifest.tokenizer.pad_token_id,
     )
+    needs = AttentionNeeds(
+        backend.device.type,
+        model.dtype,
+        isolation.mask,
+        head_size=spec.head_size,
+        window=spec.has_window,
+        grouped=spec.grouped_heads,
+    )
+    attention = select_attention(run.attention, BUILTIN_BACKENDS, needs)
+    if not spec.tested:
+        self_check(spec.config, cpu_flash_attention, chunked_cross_entropy)
     tokenizer_dir = resolve_tokenizer(
         manifest.tokenizer, model.tokenizer, spec.directory, random_weights=spec.random_weights
     )
