@@ -26,16 +26,22 @@ ATTENTION_NAME = "seqpack"
 class HeadLoss(Protocol):
     """Output layer and loss in one, so that logits of all tokens need not exist."""
 
-    def __call__(self, hidden_TD: torch.Tensor, weight_VD: torch.Tensor, labels_T: torch.Tensor) -> torch.Tensor:
-        """Cross entropy summed over labelled tokens, a scalar."""
+    def __call__(
+        self,
+        hidden_TD: torch.Tensor,
+        weight_VD: torch.Tensor,
+        labels_T: torch.Tensor,
+        loss_weights_T: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Cross entropy summed over labelled tokens, each times its weight (1 without weights), a scalar."""
 
 
 class PackedLM(nn.Module):
     """Root of what is trained: ``forward(batch)`` is the loss summed over the trained tokens of the batch.
 
-    ``model`` comes from ``build_model``. The loss is passed in; dividing by the tokens of the step is up to the caller.
-    A mixture of experts whose configuration asks for it (``output_router_logits``) adds its router loss, once for each
-    trained token, so that the division leaves ``router_aux_loss_coef`` times the mean over micro-batches.
+    ``model`` comes from ``build_model``. The loss is passed in; dividing by the ``loss_units`` of the step is up to the
+    caller. A mixture of experts whose configuration asks for it (``output_router_logits``) adds its router loss, once
+    for each unit, so that the division leaves ``router_aux_loss_coef`` times the mean over micro-batches.
     """
 
     def __init__(self, model: Any, attention: VarlenAttention, head_loss: HeadLoss) -> None:
@@ -46,12 +52,17 @@ class PackedLM(nn.Module):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         output = self._base(batch)
-        loss: torch.Tensor = self._head_loss(output.last_hidden_state[0], self._head.weight, batch.labels[0])
+        loss: torch.Tensor = self._head_loss(
+            output.last_hidden_state[0],
+            self._head.weight,
+            batch.labels[0],
+            None if batch.loss_weights is None else batch.loss_weights[0],
+        )
         if not self._router_loss:
             return loss
         config = self.model.config
         router = load_balancing_loss(output.router_logits, config.num_experts_per_tok, batch.is_real[0])
-        loss += config.router_aux_loss_coef * batch.num_targets * router
+        loss += config.router_aux_loss_coef * batch.loss_units * router
         return loss
 
     def hidden(self, batch: Batch) -> torch.Tensor:

@@ -63,6 +63,9 @@ class TrainOptions:
     epochs: float | None = option(None, "Passes over the rows, fractions allowed. Default: 1.")
     global_batch_size: int = option(8, "Rows in each optimizer step.", min=1)
     micro_batch_size: int = option(1, "Rows that go through the model at once.", min=1)
+    loss_reduction: Literal["token", "sample", "pack"] = option(
+        "token", "What counts the same in the loss of a step: every trained token, every sample or every pack."
+    )
     lr: float | None = option(None, "Peak learning rate. Default: 1e-5, or 1e-3 with random weights.")
     min_lr: float = option(0.0, "Learning rate at the end of the decay.", min=0)
     lr_decay_style: Literal["cosine", "linear", "constant"] = option("cosine", "Course of the rate after warm-up.")

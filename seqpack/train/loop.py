@@ -68,20 +68,21 @@ def train(
 def accumulate_gradients(
     model: PackedLM, step: Step, read_batch: ReadBatch, device: torch.device
 ) -> tuple[torch.Tensor, list[Batch]]:
-    """Add the gradients of a whole step; returns its mean loss over trained tokens, a scalar, and its batches.
+    """Add the gradients of a whole step; returns its mean loss over tokens, samples or packs, and its batches.
 
-    The number of trained tokens is known before the first backward, from the index of the data set: every
-    micro-batch's *sum* is divided by it. A mean per micro-batch would weigh tokens by the company they keep.
+    What the loss divides by is known before the first backward, from the index of the data set: every micro-batch's
+    *sum* is divided by it. A mean per micro-batch would weigh tokens by the company they keep.
     """
     total = torch.zeros((), dtype=torch.float64)
     batches = []
     for rows in step.micro_batches:
         batch = read_batch(rows)
-        loss = model(batch.to(device)) / step.num_targets
+        loss = model(batch.to(device)) / step.loss_units
         loss.backward()
         total += loss.detach().to(total)
         batches.append(batch)
     assert sum(batch.num_targets for batch in batches) == step.num_targets, "the index counts other targets"
+    assert sum(batch.loss_units for batch in batches) == step.loss_units, "the index counts other samples"
     return total, batches
 
 

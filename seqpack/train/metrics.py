@@ -11,8 +11,9 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class StepMetrics:
-    """One optimizer step. ``loss`` is the mean over its ``num_targets`` trained tokens; ``num_tokens`` counts real
-    tokens, without the ``num_padding``; ``grad_norm`` is taken before clipping."""
+    """One optimizer step. ``loss`` is the mean over its ``num_targets`` trained tokens, or over samples or packs by
+    ``--loss-reduction``; ``num_tokens`` counts real tokens, without the ``num_padding``; ``grad_norm`` is taken before
+    clipping."""
 
     step: int
     loss: float

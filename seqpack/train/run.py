@@ -192,12 +192,20 @@ def _schedule(dataset: PackedDataset, data: TrainDataOptions, training: TrainOpt
         shuffle=data.shuffle,
         train_iters=training.train_iters,
         epochs=epochs,
+        loss_units=dataset.loss_units(training.loss_reduction),
     )
 
 
 def _reader(plan: TrainPlan) -> BatchReader:
     pad_token_id = plan.dataset.manifest.tokenizer.pad_token_id
-    return BatchReader(plan.dataset, plan.isolation.mask, plan.data.pad_to, plan.row_length, pad_token_id)
+    return BatchReader(
+        plan.dataset,
+        plan.isolation.mask,
+        plan.data.pad_to,
+        plan.row_length,
+        pad_token_id,
+        plan.training.loss_reduction,
+    )
 
 
 def _optimizer(model: PackedLM, training: TrainOptions) -> Optimizer:
