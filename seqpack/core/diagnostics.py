@@ -294,6 +294,16 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "A value is out of range or two options exclude each other.",
         "The message names them.",
     ),
+    "SP209": Diagnostic(
+        "a checkpoint cannot be used",
+        "A file of it is missing, cut off or damaged, or there is no run in that directory.",
+        "Remove the checkpoint that the message names to go on from the one before it.",
+    ),
+    "SP210": Diagnostic(
+        "a run goes on with something else",
+        "Data, order, model or number format are not those the checkpoint was made with.",
+        "Change back what the message names, or start a new run with another --save.",
+    ),
     # 3xx: manifest
     "SP302": Diagnostic(
         "data and model have different tokenizers",

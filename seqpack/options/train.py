@@ -137,6 +137,24 @@ class RunOptions:
     attention: Literal["auto", "flash", "reference"] = option(
         "auto", "Attention code; reference builds the whole mask and is slow, to compare with."
     )
+    save_interval: int | None = option(
+        None, "Steps between two checkpoints to go on from, SAVE/step-N. Ctrl-C always writes one.", min=1
+    )
+    keep_last: int | None = option(2, "Checkpoints that are kept, the newest ones; 0 keeps all.", min=0)
+    resume: Path | None = option(
+        None,
+        "Go on from the newest checkpoint in this directory, with the options of its resolved.yaml.",
+        metavar="SAVE",
+        run_folder=True,
+    )
     log_interval: int = option(10, "Steps between two lines of output; metrics.jsonl has every step.", min=1)
     num_threads: int | None = option(None, "CPU threads. Default: what torch chooses.", min=1)
     dry_run: bool = option(False, "Check everything, show what would run, and stop.")
+
+    def __post_init__(self) -> None:
+        if self.resume is not None and self.resume.absolute() != self.save.absolute():
+            raise ConfigError(
+                "SP208",
+                f"--resume {self.resume} and --save {self.save} are two directories",
+                help="give --resume alone: the run goes on where it is",
+            )
