@@ -23,6 +23,30 @@ def _load_reference() -> VarlenAttention:
     return reference_attention
 
 
+def _load_torch_varlen() -> VarlenAttention:
+    from seqpack.attention.cuda import torch_varlen_attention
+
+    return torch_varlen_attention
+
+
+def _load_flash_attn() -> VarlenAttention:
+    from seqpack.attention.cuda import flash_attn_attention
+
+    return flash_attn_attention
+
+
+def _missing_torch_varlen() -> str:
+    from seqpack.attention.cuda import missing_torch_varlen
+
+    return missing_torch_varlen()
+
+
+def _missing_flash_attn() -> str:
+    from seqpack.attention.cuda import missing_flash_attn
+
+    return missing_flash_attn()
+
+
 BUILTIN_BACKENDS = (
     AttentionBackend(
         name="flash",
@@ -30,6 +54,26 @@ BUILTIN_BACKENDS = (
         dtypes=frozenset({"float32", "bfloat16", "float64"}),
         masks=frozenset(MaskMode),
         load=_load_cpu_flash,
+    ),
+    AttentionBackend(
+        name="varlen",
+        devices=frozenset({"cuda"}),
+        dtypes=frozenset({"bfloat16", "float16"}),
+        masks=frozenset(MaskMode),
+        load=_load_torch_varlen,
+        max_head_size=256,
+        head_size_multiple=8,
+        missing=_missing_torch_varlen,
+    ),
+    AttentionBackend(
+        name="flash-attn",
+        devices=frozenset({"cuda"}),
+        dtypes=frozenset({"bfloat16", "float16"}),
+        masks=frozenset(MaskMode),
+        load=_load_flash_attn,
+        max_head_size=256,
+        head_size_multiple=8,
+        missing=_missing_flash_attn,
     ),
     AttentionBackend(
         name="reference",

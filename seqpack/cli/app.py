@@ -42,9 +42,10 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
         if name in LAZY_COMMANDS:
-            from seqpack.cli.bind import spread_lists
+            from seqpack.cli.bind import spread_lists, take_over_run
 
-            command, rest = load_command(name), spread_lists(command_function(name), rest)
+            function = command_function(name)
+            command, rest = load_command(name), take_over_run(function, spread_lists(function, rest))
         return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
@@ -52,7 +53,7 @@ class LazyGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
-            raise Interrupted from interrupt
+            raise Interrupted(str(interrupt)) from interrupt
         except BrokenPipeError as error:
             raise ReaderGone from error
 

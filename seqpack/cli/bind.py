@@ -48,6 +48,36 @@ def _without_lone_backslashes(arguments: list[str]) -> list[str]:
     return kept
 
 
+def take_over_run(command: Callable[..., None], arguments: list[str]) -> list[str]:
+    """``--resume runs/a`` -> also ``--config runs/a/resolved.yaml --save runs/a``, unless given otherwise."""
+    for field, _ in _fields(command):
+        for flag in flag_names(field) if field.metadata["run_folder"] else ():
+            folder = _value_of(flag, arguments)
+            if folder is None or {"--config", "-c"} & {word.partition("=")[0] for word in arguments}:
+                continue
+            config = Path(folder) / "resolved.yaml"
+            if not config.is_file():
+                raise ConfigError(
+                    "SP209", f"{flag} {folder}: there is no {config}", help="give the directory that was --save"
+                )
+            return [
+                "--config",
+                str(config),
+                *([] if _value_of("--save", arguments) else ["--save", folder]),
+                *arguments,
+            ]
+    return arguments
+
+
+def _value_of(flag: str, arguments: list[str]) -> str | None:
+    for place, word in enumerate(arguments):
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2]
+        if word == flag and place + 1 < len(arguments):
+            return arguments[place + 1]
+    return None
+
+
 def bind(command: Callable[..., None]) -> typer.Typer:
     """A Typer app of one command. Each parameter of ``command`` is an option group and becomes a help panel.
 

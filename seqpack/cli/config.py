@@ -13,7 +13,7 @@ from seqpack.core.suggest import did_you_mean
 from seqpack.options.resolved import Resolved, Source
 
 # Options that say how a run talks, or where its options come from, are not part of what it does.
-NOT_RECORDED = frozenset({"config", "help", "json", "quiet", "verbose", "traceback", "overwrite", "dry_run"})
+NOT_RECORDED = frozenset({"config", "help", "json", "quiet", "verbose", "traceback", "overwrite", "resume", "dry_run"})
 
 
 def load_config(ctx: typer.Context, path: Path | None) -> Path | None:

@@ -19,7 +19,7 @@ USAGE = 2
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error
-    """Ctrl-C."""
+    """Ctrl-C; the text, if there is one, says what was saved."""
 
 
 class ReaderGone(Exception):  # noqa: N818 - not an error
@@ -29,7 +29,7 @@ class ReaderGone(Exception):  # noqa: N818 - not an error
 def report_error(error: Exception, arguments: Sequence[str]) -> int:
     """Print the error to stderr, and to stdout as JSON under ``--json``; returns the exit code."""
     if isinstance(error, Interrupted | typer.Abort):
-        print("interrupted: nothing half-written was left behind", file=sys.stderr)
+        print(str(error) or "interrupted: nothing half-written was left behind", file=sys.stderr)
         return INTERRUPTED
     if isinstance(error, SeqpackError):
         code, message, help_text, exit_code = error.code, error.message, error.help, error.exit_code

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 
 from seqpack.commands.packages import require_training_packages
 from seqpack.options.output import OutputOptions
@@ -34,6 +36,7 @@ def train(
     from seqpack.report.console import Console
     from seqpack.report.training import TrainReporter, show_result, show_summary
     from seqpack.train.run import execute, prepare
+    from seqpack.train.stopping import RunStopped
 
     console = Console(output)
     plan = prepare(data, model, train, run)
@@ -43,8 +46,17 @@ def train(
         console.result({"dry_run": True, "plan": summary.as_dict()})
         return
     run.save.mkdir(parents=True, exist_ok=True)
-    (run.save / "resolved.yaml").write_text(resolved.to_yaml(), encoding="utf-8")
-    with TrainReporter(console, summary, log_interval=run.log_interval) as reporter:
-        result = execute(plan, sinks=[reporter])
+    partial = run.save / ".resolved.yaml.partial"
+    partial.write_text(resolved.to_yaml(), encoding="utf-8")
+    partial.replace(run.save / "resolved.yaml")
+    try:
+        with TrainReporter(console, summary, log_interval=run.log_interval) as reporter:
+            result = execute(plan, sinks=[reporter])
+    except RunStopped as stopped:
+        how = f"saved {stopped.saved}; go on with: seqpack train --resume {run.save}"
+        if stopped.signum == signal.SIGINT:
+            raise KeyboardInterrupt(how) from stopped
+        print(how, file=sys.stderr)
+        sys.exit(128 + stopped.signum)
     show_result(console, result)
     console.result({"dry_run": False, "plan": summary.as_dict(), "result": result.as_dict()})

@@ -321,8 +321,9 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     ),
     "SP202": Diagnostic(
         "model family not supported",
-        "Packed training is only offered for models on which it was proven equal to one-by-one training.",
-        "The message names the families.",
+        "Packed training is only offered for models on which it equals one-by-one training: the tested families, and "
+        "others for which a tiny random copy of the model gives the same logits and gradients.",
+        "The message says what differs, or names the families.",
     ),
     "SP203": Diagnostic(
         "an isolation flag contradicts the data",
@@ -354,6 +355,16 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "training options contradict each other",
         "A value is out of range or two options exclude each other.",
         "The message names them.",
+    ),
+    "SP209": Diagnostic(
+        "a checkpoint cannot be used",
+        "A file of it is missing, cut off or damaged, or there is no run in that directory.",
+        "Remove the checkpoint that the message names to go on from the one before it.",
+    ),
+    "SP210": Diagnostic(
+        "a run goes on with something else",
+        "Data, order, model or number format are not those the checkpoint was made with.",
+        "Change back what the message names, or start a new run with another --save.",
     ),
     # 3xx: manifest
     "SP301": Diagnostic(

@@ -297,6 +297,12 @@ class PackedDataset:
         """Tokens of each row the loss is computed on, int64 ``[rows]``."""
         return self._per_row(self.pieces.num_targets)
 
+    def loss_units(self, reduction: str) -> NDArray[np.int64]:
+        """What the loss of each row counts, int64 ``[rows]``: trained tokens, or samples or packs that have some."""
+        if reduction == "sample":
+            return self._per_row(self.pieces.num_targets > 0)
+        return (self.num_targets > 0).astype(np.int64) if reduction == "pack" else self.num_targets
+
     @property
     def num_samples(self) -> NDArray[np.int64]:
         """Samples in each row, int64 ``[rows]``."""
@@ -324,7 +330,7 @@ class PackedDataset:
         """What pieces of these lengths take of their row, with the padding that aligns the next one."""
         return round_up(lengths, self.manifest.align if self.manifest.packed else 1)
 
-    def _per_row(self, per_piece: NDArray[np.integer]) -> NDArray[np.int64]:
+    def _per_row(self, per_piece: NDArray[np.integer | np.bool_]) -> NDArray[np.int64]:
         ends = np.concatenate([[0], np.cumsum(per_piece, dtype=np.int64)])
         summed: NDArray[np.int64] = ends[self.offsets[1:]] - ends[self.offsets[:-1]]
         return summed

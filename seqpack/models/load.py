@@ -13,12 +13,10 @@ import torch
 
 from seqpack.core.errors import CheckpointError, ConfigError
 from seqpack.models.packed import ATTENTION_NAME, register_attention
+from seqpack.models.roles import FAMILIES
 
 if TYPE_CHECKING:
     from seqpack.runtime.device import DeviceBackend
-
-FAMILIES = ("qwen2", "llama")
-"""Values of ``model_type`` for which packed training is tested to equal training one sample at a time."""
 
 PRESET_PREFIX = "tiny:"
 PRESET_SHAPE = {
@@ -30,6 +28,13 @@ PRESET_SHAPE = {
     "max_position_embeddings": 32768,
     "tie_word_embeddings": True,
     "initializer_range": 0.08,  # 1 / sqrt(hidden_size): the usual 0.02 is for wide models, and learns slowly here
+}
+PRESET_EXPERTS = {"num_experts_per_tok": 2, "output_router_logits": True}
+PRESET_EXTRAS: dict[str, dict[str, Any]] = {
+    "qwen3": {"head_dim": 32},
+    "mistral": {"sliding_window": None},
+    "qwen3_moe": {"head_dim": 32, "num_experts": 4, "moe_intermediate_size": 176, **PRESET_EXPERTS},
+    "mixtral": {"num_local_experts": 4, "intermediate_size": 176, **PRESET_EXPERTS},
 }
 VOCAB_MULTIPLE = 64
 
@@ -49,6 +54,27 @@ class ModelSpec:
     @property
     def vocab_size(self) -> int:
         return int(self.config.vocab_size)
+
+    @property
+    def tested(self) -> bool:
+        """Whether the family is one of ``FAMILIES``; others have to pass ``self_check``."""
+        return self.config.model_type in FAMILIES
+
+    @property
+    def head_size(self) -> int:
+        return int(getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads)
+
+    @property
+    def grouped_heads(self) -> bool:
+        heads = self.config.num_attention_heads
+        return bool((getattr(self.config, "num_key_value_heads", None) or heads) != heads)
+
+    @property
+    def has_window(self) -> bool:
+        """Whether some layer sees no further back than a window."""
+        if (kinds := getattr(self.config, "layer_types", None)) is not None:
+            return "sliding_attention" in kinds
+        return getattr(self.config, "sliding_window", None) is not None
 
     def num_parameters(self) -> int:
         """Counted without allocating them; shared embeddings count once."""
@@ -95,6 +121,8 @@ def build_model(spec: ModelSpec, *, dtype: torch.dtype, backend: DeviceBackend, 
 
     register_attention()
     backend.seed(seed)
+    if dtype is torch.float64:
+        spec.config._experts_implementation = "eager"  # the fast one does not compute in float64
     if spec.random_weights:
         model = AutoModelForCausalLM.from_config(spec.config, dtype=dtype, attn_implementation=ATTENTION_NAME)
     else:
@@ -138,11 +166,12 @@ def _preset_config(family: str, **tokens: int | None) -> Any:
     from transformers import AutoConfig
 
     if family not in FAMILIES:
-        presets = " and ".join(PRESET_PREFIX + known for known in FAMILIES)
+        presets = ", ".join(PRESET_PREFIX + known for known in FAMILIES)
         raise ConfigError("SP202", f"--model {PRESET_PREFIX}{family} does not exist", help=f"there are {presets}")
     vocab_size = tokens.pop("vocab_size") or 1
     rounded = -(-vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
-    return AutoConfig.for_model(family, **PRESET_SHAPE, vocab_size=rounded, bos_token_id=None, **tokens)
+    shape = {**PRESET_SHAPE, **PRESET_EXTRAS.get(family, {})}
+    return AutoConfig.for_model(family, **shape, vocab_size=rounded, bos_token_id=None, **tokens)
 
 
 def _read_config(directory: Path) -> Any:
@@ -156,37 +185,50 @@ def _read_config(directory: Path) -> Any:
     except (ValueError, AttributeError) as error:
         raise ConfigError("SP206", f"{path} is not a model configuration: {error}", help="check the file") from error
     if model_type not in FAMILIES:
+        _check_kind(directory, model_type)
+    return AutoConfig.from_pretrained(directory, local_files_only=True)
+
+
+def _check_kind(directory: Path, model_type: object) -> None:
+    """SP202 for what transformers does not know as a causal language model of text."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise ConfigError(
             "SP202",
-            f"--model {directory} is of family {model_type!r}, for which packed training is not tested",
-            help=f"supported families: {', '.join(FAMILIES)}",
+            f"--model {directory} is of family {model_type!r}, no causal language model that transformers knows",
+            help=f"tested families: {', '.join(FAMILIES)}; others of transformers are checked before they are trained",
         )
-    return AutoConfig.from_pretrained(directory, local_files_only=True)
 
 
 def _directory_help(directory: Path) -> str:
     if (directory / "model" / "config.json").is_file():
         return f"did you mean {directory / 'model'}?"
-    presets = " or ".join(PRESET_PREFIX + family for family in FAMILIES)
-    return f"give a directory in Hugging Face format, or {presets}; nothing is downloaded"
+    presets = ", ".join(PRESET_PREFIX + family for family in FAMILIES)
+    return f"give a directory in Hugging Face format, or one of {presets}; nothing is downloaded"
 
 
 def _check_attention(name: str, config: Any) -> None:
     """SP202 for settings under which a packed sample would not get the result it gets alone."""
     refused = []
-    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
-        refused.append("use_sliding_window")
+    if config.get_text_config() is not config:
+        refused.append("more than text")
     if getattr(config, "attention_dropout", 0.0):
         refused.append(f"attention_dropout {config.attention_dropout:g}")
-    rope_type = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    if rope_type in ROPE_TYPES_OF_WHOLE_ROW:
-        refused.append(f"rope type {rope_type!r}")
+    refused += [f"rope type {kind!r}" for kind in _rope_types(config) if kind in ROPE_TYPES_OF_WHOLE_ROW]
     if refused:
         raise ConfigError(
             "SP202",
             f"--model {name}: config.json asks for {' and '.join(refused)}, which packed training does not support",
             help="switch it off in config.json if the model allows it, or choose another model",
         )
+
+
+def _rope_types(config: Any) -> list[str]:
+    """Kinds of rotation; some families have one for each type of layer."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    each = rope.values() if rope and all(isinstance(value, dict) for value in rope.values()) else [rope]
+    return [parameters.get("rope_type", "default") for parameters in each]
 
 
 @contextlib.contextmanager

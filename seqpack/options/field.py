@@ -18,12 +18,14 @@ def option(
     short: str | None = None,
     hidden: bool = False,
     negation: bool = True,
+    run_folder: bool = False,
 ) -> Any:
     """Declare one flag, which is also one YAML key, on a frozen dataclass.
 
     The flag is the field's name with dashes, unless ``flags`` lists its spellings. A ``positional`` option is an
     argument as well as a flag. A ``list`` may be given several times. A bool gets ``--no-NAME`` too, unless
-    ``negation`` is False. Without a default the option is required.
+    ``negation`` is False. A ``run_folder`` is an older run, whose options are taken over. Without a default the option
+    is required.
     """
     metadata = {
         "help": help,
@@ -35,6 +37,7 @@ def option(
         "short": short,
         "hidden": hidden,
         "negation": negation,
+        "run_folder": run_folder,
     }
     if isinstance(default, list):
         values = default

@@ -45,7 +45,7 @@ class ModelOptions:
     """Model"""
 
     model: str = option(
-        help="Hugging Face directory (nothing is downloaded), or tiny:qwen2 or tiny:llama to try things out.",
+        help="Hugging Face directory (nothing is downloaded), or tiny:qwen2, tiny:llama, ... to try things out.",
         metavar="DIRECTORY",
     )
     random_init: bool = option(False, "Start from random weights: only config.json of the model is used.")
@@ -63,6 +63,9 @@ class TrainOptions:
     epochs: float | None = option(None, "Passes over the rows, fractions allowed. Default: 1.")
     global_batch_size: int = option(8, "Rows in each optimizer step.", min=1)
     micro_batch_size: int = option(1, "Rows that go through the model at once.", min=1)
+    loss_reduction: Literal["token", "sample", "pack"] = option(
+        "token", "What counts the same in the loss of a step: every trained token, every sample or every pack."
+    )
     lr: float | None = option(None, "Peak learning rate. Default: 1e-5, or 1e-3 with random weights.")
     min_lr: float = option(0.0, "Learning rate at the end of the decay.", min=0)
     lr_decay_style: Literal["cosine", "linear", "constant"] = option("cosine", "Course of the rate after warm-up.")
@@ -134,6 +137,24 @@ class RunOptions:
     attention: Literal["auto", "flash", "reference"] = option(
         "auto", "Attention code; reference builds the whole mask and is slow, to compare with."
     )
+    save_interval: int | None = option(
+        None, "Steps between two checkpoints to go on from, SAVE/step-N. Ctrl-C always writes one.", min=1
+    )
+    keep_last: int | None = option(2, "Checkpoints that are kept, the newest ones; 0 keeps all.", min=0)
+    resume: Path | None = option(
+        None,
+        "Go on from the newest checkpoint in this directory, with the options of its resolved.yaml.",
+        metavar="SAVE",
+        run_folder=True,
+    )
     log_interval: int = option(10, "Steps between two lines of output; metrics.jsonl has every step.", min=1)
     num_threads: int | None = option(None, "CPU threads. Default: what torch chooses.", min=1)
     dry_run: bool = option(False, "Check everything, show what would run, and stop.")
+
+    def __post_init__(self) -> None:
+        if self.resume is not None and self.resume.absolute() != self.save.absolute():
+            raise ConfigError(
+                "SP208",
+                f"--resume {self.resume} and --save {self.save} are two directories",
+                help="give --resume alone: the run goes on where it is",
+            )

@@ -66,7 +66,8 @@ class TrainReporter:
         self._recent: deque[Mapping[str, float]] = deque(maxlen=log_interval)
         self._losses: list[float] = []
         self._seconds = 0.0
-        self._step = 0
+        self._first_step = summary.first_step
+        self._step = summary.first_step
         self._live: Live | None = None
         self._panel_due = 0.0
 
@@ -115,7 +116,7 @@ class TrainReporter:
             sum(metrics[name] for metrics in recent) for name in ("num_tokens", "num_targets", "num_padding", "seconds")
         )
         loss = sum(metrics["loss"] * metrics["num_targets"] for metrics in recent) / targets
-        remaining = self._seconds / self._step * (self._num_steps - self._step)
+        remaining = self._seconds / (self._step - self._first_step) * (self._num_steps - self._step)
         return {
             "loss": f"{loss:.4f}",
             "lr": f"{last['lr']:.2e}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -19,20 +19,29 @@ from seqpack.core.types import IGNORE_INDEX, MaskMode, PackedSequence
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+LossReduction = Literal["token", "sample", "pack"]
+"""What counts the same in the loss: every trained token, every sample, or every pack; the last two take means first."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One micro-batch: int64 tensors ``[1, T]``; the boundaries stay on the host.
 
     ``labels`` are those of the *next* token, shifted inside samples. ``segments`` are what attention keeps apart: the
-    samples, or whole packs where samples of a pack may see each other; padding is always a segment of its own.
+    samples, or whole packs where samples of a pack may see each other; padding is always a segment of its own, and
+    ``is_real`` (bool ``[1, T]``) is false there.
+    ``loss_weights`` (float64 ``[1, T]``) are 1 / trained tokens of the sample or pack of a token, or None where every
+    token counts the same; they add up to ``loss_units``, the tokens, samples or packs that the loss sums over.
     ``num_tokens`` counts real tokens, ``num_targets`` those that enter the loss.
     """
 
     input_ids: torch.Tensor
     labels: torch.Tensor
     position_ids: torch.Tensor
+    is_real: torch.Tensor
+    loss_weights: torch.Tensor | None
     segments: Segments
+    loss_units: int
     num_targets: int
     num_tokens: int
     num_padding: int
@@ -44,23 +53,36 @@ class Batch:
             input_ids=self.input_ids.to(device),
             labels=self.labels.to(device),
             position_ids=self.position_ids.to(device),
+            is_real=self.is_real.to(device),
+            loss_weights=None if self.loss_weights is None else self.loss_weights.to(device),
         )
 
 
 def collate(
-    rows: Sequence[PackedSequence], mask: MaskMode, *, pad_to: int | None = None, pad_token_id: int = 0
+    rows: Sequence[PackedSequence],
+    mask: MaskMode,
+    *,
+    pad_to: int | None = None,
+    pad_token_id: int = 0,
+    reduction: LossReduction = "token",
 ) -> Batch:
     """Lay rows side by side; ``pad_to`` first extends each row to that many tokens (only to compare with padding)."""
     rows = [row if pad_to is None else pad_row(row, pad_to, pad_token_id) for row in rows]
     labels = np.concatenate([shift_labels(row.labels, row.cu_seqlens) for row in rows])
+    trained = labels != IGNORE_INDEX
+    weights, loss_units = _loss_weights(rows, trained, reduction)
     cu_seqlens = cu_seqlens_from_lengths(np.concatenate([_attended_lengths(row, mask) for row in rows]))
     num_padding = sum(row.num_padding for row in rows)
+    is_real = np.concatenate([np.arange(len(row)) < len(row) - row.num_padding for row in rows])
     return Batch(
         input_ids=_tensor(np.concatenate([row.input_ids for row in rows])),
         labels=_tensor(labels),
         position_ids=_tensor(position_ids(cu_seqlens)),
+        is_real=torch.from_numpy(is_real)[None],
+        loss_weights=weights,
         segments=Segments(cu_seqlens),
-        num_targets=int(np.count_nonzero(labels != IGNORE_INDEX)),
+        loss_units=loss_units,
+        num_targets=int(np.count_nonzero(trained)),
         num_tokens=len(labels) - num_padding,
         num_padding=num_padding,
     )
@@ -79,6 +101,19 @@ def pad_row(row: PackedSequence, length: int, pad_token_id: int) -> PackedSequen
         cu_seqlens=np.append(cu_seqlens, np.int32(length)),
         num_padding=row.num_padding + missing,
     )
+
+
+def _loss_weights(
+    rows: Sequence[PackedSequence], trained: NDArray[np.bool_], reduction: LossReduction
+) -> tuple[torch.Tensor | None, int]:
+    """Weight of every token in the loss (None: all 1) and what the weights of trained tokens add up to."""
+    if reduction == "token":
+        return None, int(np.count_nonzero(trained))
+    lengths = [np.array([len(row)]) if reduction == "pack" else np.diff(row.cu_seqlens) for row in rows]
+    group_T = np.repeat(np.arange(sum(map(len, lengths))), np.concatenate(lengths))
+    counts = np.bincount(group_T, weights=trained)
+    weights_T = trained / np.maximum(counts, 1)[group_T]
+    return torch.from_numpy(weights_T)[None], int(np.count_nonzero(counts))
 
 
 def _attended_lengths(row: PackedSequence, mask: MaskMode) -> NDArray[np.int32]:

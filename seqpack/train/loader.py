@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from seqpack.core.errors import DataError
 from seqpack.core.types import MaskMode, PackedSequence
-from seqpack.runtime.batch import Batch, collate
+from seqpack.runtime.batch import Batch, LossReduction, collate
 
 PadTo = Literal["none", "longest", "seq-length"]
 
@@ -29,18 +29,20 @@ class RowSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Rows of one optimizer step, by micro-batch, and the number of tokens its loss divides by."""
+    """Rows of one optimizer step, by micro-batch, its trained tokens, and what its loss divides by."""
 
     index: int
     micro_batches: tuple[NDArray[np.int64], ...]
     num_targets: int
+    loss_units: int
 
 
 class RowSchedule:
     """The steps of a run: ``len()`` of them, each addressed by its index.
 
     ``num_targets`` holds the loss targets of every row of the data set. Rows without any are left out, as they could
-    only add time; ``num_left_out`` counts them. Exactly one of ``train_iters`` and ``epochs`` is given.
+    only add time; ``num_left_out`` counts them. ``loss_units`` holds what the loss of each row counts, by default its
+    targets. Exactly one of ``train_iters`` and ``epochs`` is given.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class RowSchedule:
         shuffle: bool = True,
         train_iters: int | None = None,
         epochs: float | None = None,
+        loss_units: NDArray[np.int64] | None = None,
     ) -> None:
         assert (train_iters is None) != (epochs is None)
         self._rows = np.flatnonzero(num_targets)
@@ -63,6 +66,7 @@ class RowSchedule:
                 help="look at them with seqpack show; were the answers cut off by --seq-length?",
             )
         self._num_targets = num_targets
+        self._loss_units = num_targets if loss_units is None else loss_units
         self._micro_batch_size = micro_batch_size
         self._global_batch_size = global_batch_size
         if epochs is None:
@@ -86,7 +90,7 @@ class RowSchedule:
         rows = self._take(first, min(first + self._global_batch_size, self.num_rows))
         starts = range(0, len(rows), self._micro_batch_size)
         micro_batches = tuple(rows[start : start + self._micro_batch_size] for start in starts)
-        return Step(index, micro_batches, int(self._num_targets[rows].sum()))
+        return Step(index, micro_batches, int(self._num_targets[rows].sum()), int(self._loss_units[rows].sum()))
 
     @property
     def epochs(self) -> float:
@@ -116,6 +120,7 @@ class BatchReader:
     pad_to: PadTo = "none"
     seq_length: int | None = None
     pad_token_id: int = 0
+    reduction: LossReduction = "token"
 
     def __call__(self, rows: NDArray[np.int64]) -> Batch:
         sequences = [self.source[int(row)] for row in rows]
@@ -124,4 +129,4 @@ class BatchReader:
             length = max(len(sequence) for sequence in sequences)
         elif self.pad_to == "seq-length":
             length = self.seq_length
-        return collate(sequences, self.mask, pad_to=length, pad_token_id=self.pad_token_id)
+        return collate(sequences, self.mask, pad_to=length, pad_token_id=self.pad_token_id, reduction=self.reduction)

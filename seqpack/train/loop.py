@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from seqpack.core.errors import ConfigError
+from seqpack.runtime.ranks import Ranks
 from seqpack.train.metrics import StepMetrics
+from seqpack.train.stopping import RunStopped, StopRequest
 from seqpack.train.summary import TrainResult
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from seqpack.models.packed import PackedLM
@@ -28,78 +33,128 @@ if TYPE_CHECKING:
 
 LOSS_WINDOW = 5
 """Steps that the first and the last loss of a run are means over."""
+ROWS_NAMED = 8
+"""Rows of a step that an error names."""
+
+
+def _row_number(row: int) -> str:
+    return f"row {row}"
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """``save(step)`` is called every ``interval`` steps, after the last step, and when the run is asked to stop."""
+
+    save: Callable[[int], Path]
+    interval: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run begins: steps done before it, with their metrics."""
+
+    first_step: int = 0
+    history: Sequence[StepMetrics] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """What takes a step: the model, its optimizer, the rows, and the rate of step 0, 1, ...
+
+    ``describe`` says where a row comes from. Dropout and whatever else is random in a step depends on ``seed``, the
+    step and the rank, so that a run that goes on from a checkpoint draws the same.
+    """
+
+    model: PackedLM
+    schedule: RowSchedule
+    read_batch: ReadBatch
+    optimizer: Optimizer
+    rate: Callable[[int], float]
+    backend: DeviceBackend
+    ranks: Ranks = field(default_factory=Ranks)
+    seed: int = 0
+    describe: Callable[[int], str] = _row_number
 
 
 def train(
-    model: PackedLM,
-    schedule: RowSchedule,
-    read_batch: ReadBatch,
-    optimizer: Optimizer,
-    rate: Callable[[int], float],
+    trainer: Trainer,
     *,
-    backend: DeviceBackend,
     sinks: Sequence[MetricSink] = (),
+    saving: Saving | None = None,
+    progress: Progress = Progress(),
 ) -> TrainResult:
-    """Run all steps of ``schedule``; ``rate(step)`` is the learning rate of step 0, 1, ...
+    """Run all steps of the schedule that are not done yet.
 
     Raises ``ConfigError`` SP204 at the first loss or gradient that is not finite; the model is then as it was before
-    that step.
+    that step. With ``saving``, Ctrl-C and SIGTERM save and raise ``RunStopped``.
     """
     started = time.perf_counter()
-    history = []
-    for step in schedule:
-        metrics = _run_step(model, step, read_batch, optimizer, rate(step.index), backend)
-        history.append(metrics)
-        for sink in sinks:
-            sink.log(metrics.step, metrics.as_dict())
-    window = min(LOSS_WINDOW, -(-len(history) // 2))
-    return TrainResult(
-        num_steps=len(history),
-        first_loss=_mean_loss(history[:window]),
-        last_loss=_mean_loss(history[-window:]),
-        num_tokens=sum(metrics.num_tokens for metrics in history),
-        num_targets=sum(metrics.num_targets for metrics in history),
-        num_padding=sum(metrics.num_padding for metrics in history),
-        seconds=time.perf_counter() - started,
-        peak_memory=backend.peak_memory(),
-    )
+    history = list(progress.history)
+    num_steps = len(trainer.schedule)
+    with StopRequest() if saving else _Never() as stop:
+        for index in range(progress.first_step, num_steps):
+            metrics, signum = _run_step(trainer, index, stop.signum)
+            history.append(metrics)
+            for sink in sinks:
+                sink.log(metrics.step, metrics.as_dict())
+            if saving is not None:
+                _save(saving, metrics.step, num_steps, signum)
+    return _result(history, num_steps, time.perf_counter() - started, trainer.backend)
 
 
 def accumulate_gradients(
     model: PackedLM, step: Step, read_batch: ReadBatch, device: torch.device
 ) -> tuple[torch.Tensor, list[Batch]]:
-    """Add the gradients of a whole step; returns its mean loss over trained tokens, a scalar, and its batches.
+    """Add the gradients of a whole step; returns its mean loss over tokens, samples or packs, and its batches.
 
-    The number of trained tokens is known before the first backward, from the index of the data set: every
-    micro-batch's *sum* is divided by it. A mean per micro-batch would weigh tokens by the company they keep.
+    What the loss divides by is known before the first backward, from the index of the data set: every micro-batch's
+    *sum* is divided by it. A mean per micro-batch would weigh tokens by the company they keep.
     """
     total = torch.zeros((), dtype=torch.float64)
     batches = []
     for rows in step.micro_batches:
         batch = read_batch(rows)
-        loss = model(batch.to(device)) / step.num_targets
+        loss = model(batch.to(device)) / step.loss_units
         loss.backward()
         total += loss.detach().to(total)
         batches.append(batch)
     assert sum(batch.num_targets for batch in batches) == step.num_targets, "the index counts other targets"
+    assert sum(batch.loss_units for batch in batches) == step.loss_units, "the index counts other samples"
     return total, batches
 
 
-def _run_step(
-    model: PackedLM, step: Step, read_batch: ReadBatch, optimizer: Optimizer, lr: float, backend: DeviceBackend
-) -> StepMetrics:
+class _Never(StopRequest):
+    """Signals do what they do elsewhere."""
+
+    def __enter__(self) -> _Never:
+        return self
+
+
+def _save(saving: Saving, step: int, num_steps: int, signum: int) -> None:
+    due = saving.interval is not None and (step % saving.interval == 0 or step == num_steps)
+    if not due and not signum:
+        return
+    path = saving.save(step)
+    if signum and step < num_steps:
+        raise RunStopped(signum, step, path)
+
+
+def _run_step(trainer: Trainer, index: int, signum: int) -> tuple[StepMetrics, int]:
+    """Take one step; returns its metrics and the signal any rank has noted, or 0."""
     started = time.perf_counter()
-    loss, batches = accumulate_gradients(model, step, read_batch, backend.device)
-    norm = optimizer.gradient_norm()
-    number = step.index + 1
-    _check_finite(number, loss.item(), norm.item(), lr)
-    optimizer.step(lr)
+    backend, ranks = trainer.backend, trainer.ranks
+    step, lr = trainer.schedule[index], trainer.rate(index)
+    backend.seed(step_seed(trainer.seed, index, ranks.rank))
+    loss, batches = accumulate_gradients(trainer.model, step, trainer.read_batch, backend.device)
+    norm = trainer.optimizer.gradient_norm().item()
+    _check_finite(trainer, step, loss.item(), norm, lr)
+    trainer.optimizer.step(lr)
     backend.synchronize()
-    return StepMetrics(
-        step=number,
+    metrics = StepMetrics(
+        step=index + 1,
         loss=loss.item(),
         lr=lr,
-        grad_norm=norm.item(),
+        grad_norm=norm,
         num_rows=sum(len(rows) for rows in step.micro_batches),
         num_tokens=sum(batch.num_tokens for batch in batches),
         num_targets=step.num_targets,
@@ -107,20 +162,44 @@ def _run_step(
         seconds=time.perf_counter() - started,
         peak_memory=backend.peak_memory(),
     )
+    return metrics, signum
 
 
-def _check_finite(step: int, loss: float, norm: float, lr: float) -> None:
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """What the random numbers of a step start from, below 2 ** 63."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _check_finite(trainer: Trainer, step: Step, loss: float, norm: float, lr: float) -> None:
     if math.isfinite(loss) and math.isfinite(norm):
         return
+    rows = [int(row) for rows in step.micro_batches for row in rows]
+    named = ", ".join(trainer.describe(row) for row in rows[:ROWS_NAMED])
+    more = f" and {len(rows) - ROWS_NAMED} more rows" if len(rows) > ROWS_NAMED else ""
     raise ConfigError(
         "SP204",
-        f"step {step}: the loss is {loss:g} and the norm of its gradients {norm:g}, at learning rate {lr:g}",
+        f"step {step.index + 1}: the loss is {loss:g} and the norm of its gradients {norm:g}, at learning rate {lr:g}; "
+        f"the step trained on {named}{more}",
         help="lower --lr, lengthen --lr-warmup-iters, set --clip-grad 1.0 or choose --dtype float32; "
         "no model was saved",
+    )
+
+
+def _result(history: Sequence[StepMetrics], num_steps: int, seconds: float, backend: DeviceBackend) -> TrainResult:
+    window = min(LOSS_WINDOW, -(-len(history) // 2))
+    return TrainResult(
+        num_steps=num_steps,
+        first_loss=_mean_loss(history[:window]),
+        last_loss=_mean_loss(history[-window:]),
+        num_tokens=sum(metrics.num_tokens for metrics in history),
+        num_targets=sum(metrics.num_targets for metrics in history),
+        num_padding=sum(metrics.num_padding for metrics in history),
+        seconds=seconds,
+        peak_memory=backend.peak_memory(),
     )
 
 
 def _mean_loss(history: Sequence[StepMetrics]) -> float:
     """Mean over all trained tokens of these steps."""
     targets = sum(metrics.num_targets for metrics in history)
-    return sum(metrics.loss * metrics.num_targets for metrics in history) / targets
+    return sum(metrics.loss * metrics.num_targets for metrics in history) / targets if targets else math.nan

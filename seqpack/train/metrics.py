@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
 class StepMetrics:
-    """One optimizer step. ``loss`` is the mean over its ``num_targets`` trained tokens; ``num_tokens`` counts real
-    tokens, without the ``num_padding``; ``grad_norm`` is taken before clipping."""
+    """One optimizer step. ``loss`` is the mean over its ``num_targets`` trained tokens, or over samples or packs by
+    ``--loss-reduction``; ``num_tokens`` counts real tokens, without the ``num_padding``; ``grad_norm`` is taken before
+    clipping."""
 
     step: int
     loss: float
@@ -39,11 +40,18 @@ class MetricSink(Protocol):
 
 
 class JsonlSink:
-    """One JSON object per step and line; each is on disk at once, so that a run can be watched."""
+    """One JSON object per step and line; each is on disk at once, so that a run can be watched.
 
-    def __init__(self, path: Path) -> None:
+    ``keep`` steps of an older file stay: a run that goes on from a checkpoint takes the later ones again.
+    """
+
+    def __init__(self, path: Path, *, keep: int = 0) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("w", encoding="utf-8")
+        kept = [line for line, values in _lines(path) if values["step"] <= keep] if keep else []
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text("".join(kept), encoding="utf-8")
+        partial.replace(path)
+        self._file = path.open("a", encoding="utf-8")
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self._file.write(json.dumps({"step": step, **metrics}) + "\n")
@@ -51,3 +59,24 @@ class JsonlSink:
 
     def close(self) -> None:
         self._file.close()
+
+
+def read_metrics(path: Path, num_steps: int) -> list[StepMetrics]:
+    """The first ``num_steps`` steps of a run, as far as its file has them."""
+    names = StepMetrics.__slots__
+    found = (values for _, values in _lines(path))
+    return [StepMetrics(**{name: values[name] for name in names}) for values in found if values["step"] <= num_steps]
+
+
+def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Lines with what they hold, up to one that a killed run has not finished."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        try:
+            values = json.loads(line)
+        except ValueError:
+            return
+        if not line.endswith("\n"):
+            return
+        yield line, values

@@ -28,7 +28,7 @@ def learning_rate(
 
 
 class Optimizer:
-    """AdamW over a model's parameters; ``gradient_norm()`` then ``step(lr)`` once all backward passes are done.
+    """AdamW over a model's named parameters; ``gradient_norm()`` then ``step(lr)`` once all backward passes are done.
 
     Weights narrower than float32 are updated through float32 masters, and their gradients summed in float32: an
     update of a millionth is lost in bfloat16, which has three significant digits.
@@ -36,14 +36,14 @@ class Optimizer:
 
     def __init__(
         self,
-        parameters: Iterable[torch.nn.Parameter],
+        parameters: Iterable[tuple[str, torch.nn.Parameter]],
         *,
         betas: tuple[float, float] = (0.9, 0.95),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         clip_grad: float = 0.0,
     ) -> None:
-        self._masters = [_Master(parameter) for parameter in parameters if parameter.requires_grad]
+        self._masters = [_Master(name, parameter) for name, parameter in parameters if parameter.requires_grad]
         self._clip_grad = clip_grad
         updated = [master.weight for master in self._masters]
         groups = [
@@ -51,6 +51,27 @@ class Optimizer:
             {"params": [weight for weight in updated if weight.ndim < 2], "weight_decay": 0.0},  # norms and biases
         ]
         self._adamw = torch.optim.AdamW([g for g in groups if g["params"]], betas=betas, eps=eps, fused=True)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Weights and state by name, to save them and to load into them; call ``loaded`` after the latter."""
+        found: dict[str, torch.Tensor] = {}
+        for master in self._masters:
+            found[f"weight.{master.name}"] = master.weight.detach()
+            found |= {f"{key}.{master.name}": value for key, value in self._state_of(master.weight).items()}
+        return found
+
+    def loaded(self) -> None:
+        """Take up what was loaded into ``tensors()``."""
+        for master in self._masters:
+            master.write_back()
+
+    def _state_of(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What AdamW keeps for a weight; made here as AdamW would, which does it at its first step."""
+        state: dict[str, torch.Tensor] = self._adamw.state[weight]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
+        return {key: state[key] for key in ("step", "exp_avg", "exp_avg_sq")}
 
     def gradient_norm(self) -> torch.Tensor:
         """Norm of all gradients together, before clipping, a scalar; clips them."""
@@ -70,7 +91,8 @@ class Optimizer:
 class _Master:
     """The weight AdamW updates for a parameter: the parameter itself, or its float32 copy."""
 
-    def __init__(self, parameter: torch.nn.Parameter) -> None:
+    def __init__(self, name: str, parameter: torch.nn.Parameter) -> None:
+        self.name = name
         self._parameter = parameter
         self.weight: torch.Tensor = parameter
         if parameter.dtype.itemsize < torch.float32.itemsize:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from seqpack.attention.contract import AttentionBackend, select_attention
+from seqpack.attention.contract import AttentionBackend, AttentionNeeds, select_attention
+from seqpack.attention.cpu import cpu_flash_attention
 from seqpack.attention.registry import BUILTIN_BACKENDS
+from seqpack.io.manifest import FileRecord
 from seqpack.io.packed import PackedDataset
 from seqpack.models.load import ModelSpec, build_model, resolve_model
 from seqpack.models.packed import PackedLM
+from seqpack.models.self_check import self_check
 from seqpack.options.train import DEFAULT_EPOCHS, ModelOptions, RunOptions, TrainDataOptions, TrainOptions
 from seqpack.runtime.device import DeviceBackend, select_device
+from seqpack.runtime.ranks import Ranks
 from seqpack.train.checkpoint import save_hf
 from seqpack.train.checks import (
     METRICS_FILE,
@@ -29,10 +35,11 @@ from seqpack.train.checks import (
     resolve_tokenizer,
 )
 from seqpack.train.loader import BatchReader, RowSchedule
-from seqpack.train.loop import train
+from seqpack.train.loop import Progress, Saving, Trainer, train
 from seqpack.train.loss import chunked_cross_entropy
-from seqpack.train.metrics import JsonlSink
+from seqpack.train.metrics import JsonlSink, read_metrics
 from seqpack.train.optim import Optimizer, learning_rate
+from seqpack.train.run_state import RunState, SavedStep, newest
 from seqpack.train.summary import RunSummary, TrainResult
 
 if TYPE_CHECKING:
@@ -40,6 +47,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from seqpack.train.metrics import MetricSink
+
+SAMPLES_NAMED = 6
+"""Samples of a row that an error names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +68,16 @@ class TrainPlan:
     tokenizer_dir: Path | None
     backend: DeviceBackend
     attention: AttentionBackend
+    saved: SavedStep | None
 
     @property
     def peak_lr(self) -> float:
         return self.training.peak_lr(random_weights=self.model.random_weights)
+
+    @property
+    def first_step(self) -> int:
+        """Steps that are done already."""
+        return self.saved.step if self.saved else 0
 
     def summary(self) -> RunSummary:
         """What will run, to be shown before it does."""
@@ -89,11 +105,19 @@ class TrainPlan:
             lr_decay_style=self.training.lr_decay_style,
             warmup_steps=self.training.warmup_steps(len(self.schedule)),
             save=str(self.run.save),
+            first_step=self.first_step,
             notes=self._notes(),
         )
 
     def _notes(self) -> tuple[str, ...]:
         notes = [self.isolation.note]
+        if self.run.resume is not None:
+            notes.append(f"goes on from {self.saved.path}" if self.saved else "no checkpoint yet: from the first step")
+        if not self.model.tested:
+            family = self.model.config.model_type
+            notes.append(f"family {family} is not among those tested; a tiny copy gave the same packed as one by one")
+        if getattr(self.model.config, "output_router_logits", False):
+            notes.append(f"router loss: {self.model.config.router_aux_loss_coef:g} of it is part of the loss")
         if self.schedule.num_left_out:
             notes.append(f"rows without a trained token, left out: {self.schedule.num_left_out:,}")
         if self.tokenizer_dir is None:
@@ -106,16 +130,13 @@ def prepare(data: TrainDataOptions, model: ModelOptions, training: TrainOptions,
 
     Raises ``ConfigError``, ``DataError`` or ``DeviceError`` for the first thing that does not fit.
     """
-    check_output(run.save, overwrite=run.overwrite)
+    check_output(run.save, overwrite=run.overwrite or run.resume is not None)
     dataset = PackedDataset.open(data.data_path)
     manifest = dataset.manifest
     isolation = resolve_isolation(manifest, data)
     row_length = resolve_row_length(manifest, data, int(dataset.row_lengths.max(initial=0)))
     schedule = _schedule(dataset, data, training)
     backend = select_device(run.device, num_threads=run.num_threads)
-    attention = select_attention(
-        run.attention, BUILTIN_BACKENDS, device=backend.device.type, dtype=model.dtype, mask=isolation.mask
-    )
     spec = resolve_model(
         model.model,
         random_init=model.random_init,
@@ -123,6 +144,17 @@ def prepare(data: TrainDataOptions, model: ModelOptions, training: TrainOptions,
         eos_token_id=manifest.tokenizer.eos_token_id,
         pad_token_id=manifest.tokenizer.pad_token_id,
     )
+    needs = AttentionNeeds(
+        backend.device.type,
+        model.dtype,
+        isolation.mask,
+        head_size=spec.head_size,
+        window=spec.has_window,
+        grouped=spec.grouped_heads,
+    )
+    attention = select_attention(run.attention, BUILTIN_BACKENDS, needs)
+    if not spec.tested:
+        self_check(spec.config, cpu_flash_attention, chunked_cross_entropy)
     tokenizer_dir = resolve_tokenizer(
         manifest.tokenizer, model.tokenizer, spec.directory, random_weights=spec.random_weights
     )
@@ -139,30 +171,75 @@ def prepare(data: TrainDataOptions, model: ModelOptions, training: TrainOptions,
         tokenizer_dir=tokenizer_dir,
         backend=backend,
         attention=attention,
+        saved=newest(run.save) if run.resume else None,
     )
 
 
 def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
-    """Build the model, train it, save it. Every step goes to ``metrics.jsonl`` and to ``sinks``, which stay open."""
+    """Build the model, train it, save it. Every step goes to ``metrics.jsonl`` and to ``sinks``, which stay open.
+
+    Raises ``RunStopped`` after Ctrl-C or SIGTERM, with a checkpoint on disk.
+    """
     dtype: torch.dtype = getattr(torch, plan.dtype)
     hf_model = build_model(plan.model, dtype=dtype, backend=plan.backend, seed=plan.data.seed)
     model = PackedLM(hf_model, plan.attention.load(), chunked_cross_entropy)
-    save = plan.run.save
-    # A model of an older run must not lie beside the metrics of this one, should this one fail.
-    shutil.rmtree(save / MODEL_FOLDER, ignore_errors=True)
+    optimizer = _optimizer(model, plan.training)
+    save, ranks = plan.run.save, Ranks()
+    state = RunState(save, ranks, _identity(plan), plan.run.keep_last or None)
+    if plan.saved is not None:
+        state.load(plan.saved, optimizer.tensors())
+        optimizer.loaded()
+    else:
+        remove_run(save)
+    trainer = Trainer(
+        model,
+        plan.schedule,
+        _reader(plan),
+        optimizer,
+        _rate(plan),
+        plan.backend,
+        ranks,
+        seed=plan.data.seed,
+        describe=partial(_describe_row, plan.dataset),
+    )
+    progress = Progress(plan.first_step, read_metrics(save / METRICS_FILE, plan.first_step))
     with ExitStack() as stack:
-        metrics = stack.enter_context(closing(JsonlSink(save / METRICS_FILE)))
-        result = train(
-            model,
-            plan.schedule,
-            _reader(plan),
-            _optimizer(model, plan.training),
-            _rate(plan),
-            backend=plan.backend,
-            sinks=[metrics, *sinks],
-        )
+        metrics = stack.enter_context(closing(JsonlSink(save / METRICS_FILE, keep=plan.first_step)))
+        saving = Saving(lambda step: state.save(step, optimizer.tensors()), plan.run.save_interval)
+        result = train(trainer, sinks=[metrics, *sinks], saving=saving, progress=progress)
     save_hf(hf_model, save / MODEL_FOLDER, plan.tokenizer_dir)
     return replace(result, model_path=str(save / MODEL_FOLDER))
+
+
+def remove_run(save: Path) -> None:
+    """Nothing of an older run may lie beside this one, should this one fail."""
+    shutil.rmtree(save / MODEL_FOLDER, ignore_errors=True)
+    for checkpoint in save.glob("step-*"):
+        shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _identity(plan: TrainPlan) -> dict[str, Any]:
+    """What must be the same when the run goes on, by the name an error gives it."""
+    config = plan.model.config.to_dict()
+    for name in ("transformers_version", "_name_or_path", "dtype", "architectures"):
+        config.pop(name, None)
+    text = json.dumps(config, sort_keys=True, default=str)
+    return {
+        "data set (digest of its manifest)": FileRecord.of(plan.dataset.paths.manifest).sha256,
+        "model (digest of its configuration)": hashlib.sha256(text.encode()).hexdigest(),
+        "--global-batch-size": plan.training.global_batch_size,
+        "--seed": plan.data.seed,
+        "--shuffle": plan.data.shuffle,
+        "--loss-reduction": plan.training.loss_reduction,
+        "--dtype": plan.dtype,
+    }
+
+
+def _describe_row(dataset: PackedDataset, row: int) -> str:
+    """Which samples a row holds: "row 3 (data.jsonl:17, data.jsonl:4)"."""
+    pieces = range(int(dataset.offsets[row]), int(dataset.offsets[row + 1]))
+    keys = [dataset.pieces.key(piece) for piece in pieces]
+    return f"row {row} ({', '.join(keys[:SAMPLES_NAMED])}{', ...' if len(keys) > SAMPLES_NAMED else ''})"
 
 
 def _schedule(dataset: PackedDataset, data: TrainDataOptions, training: TrainOptions) -> RowSchedule:
@@ -177,17 +254,25 @@ def _schedule(dataset: PackedDataset, data: TrainDataOptions, training: TrainOpt
         shuffle=data.shuffle,
         train_iters=training.train_iters,
         epochs=epochs,
+        loss_units=dataset.loss_units(training.loss_reduction),
     )
 
 
 def _reader(plan: TrainPlan) -> BatchReader:
     pad_token_id = plan.dataset.manifest.tokenizer.pad_token_id
-    return BatchReader(plan.dataset, plan.isolation.mask, plan.data.pad_to, plan.row_length, pad_token_id)
+    return BatchReader(
+        plan.dataset,
+        plan.isolation.mask,
+        plan.data.pad_to,
+        plan.row_length,
+        pad_token_id,
+        plan.training.loss_reduction,
+    )
 
 
 def _optimizer(model: PackedLM, training: TrainOptions) -> Optimizer:
     return Optimizer(
-        model.parameters(),
+        model.named_parameters(),
         betas=(training.adam_beta1, training.adam_beta2),
         eps=training.adam_eps,
         weight_decay=training.weight_decay,

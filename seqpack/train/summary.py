@@ -31,6 +31,7 @@ class RunSummary:
     lr_decay_style: str
     warmup_steps: int
     save: str
+    first_step: int = 0
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:

@@ -25,6 +25,14 @@ TINY = {
     "eos_token_id": 1,
 }
 
+EXTRAS: dict[str, dict[str, Any]] = {
+    "qwen3": {"head_dim": 8},
+    "mistral": {"sliding_window": 6},  # shorter than most samples of the tests
+    "qwen3_moe": {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+}
+"""What a family has beyond TINY."""
+
 SaveModel = Callable[..., Path]
 MakeRow = Callable[..., PackedSequence]
 
@@ -43,7 +51,8 @@ def save_model(tmp_path: Path) -> SaveModel:
         from transformers import AutoConfig, AutoModelForCausalLM
 
         torch.manual_seed(0)
-        config = AutoConfig.for_model(family, **{**TINY, **settings})
+        config = AutoConfig.for_model(family, **{**TINY, **EXTRAS.get(family, {}), **settings})
+        config._experts_implementation = "eager"  # the fast one does not compute in float64
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float64)
         with torch.no_grad():
             for parameter in model.parameters():  # biases start at 0 and norms at 1, which would hide mistakes

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from seqpack.core.errors import CheckpointError, ConfigError
-from seqpack.models.load import FAMILIES, build_model, resolve_model
+from seqpack.models.load import build_model, resolve_model
+from seqpack.models.roles import FAMILIES
 from seqpack.runtime.device import select_device
 
 from .conftest import VOCAB_SIZE, SaveModel
@@ -40,7 +41,7 @@ def test_random_init_keeps_the_configuration_only(save_model: SaveModel) -> None
 
 
 def test_an_unknown_preset_names_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="tiny:qwen2 and tiny:llama") as raised:
+    with pytest.raises(ConfigError, match="tiny:qwen2, tiny:llama") as raised:
         resolve_model("tiny:gpt", vocab_size=10)
     assert raised.value.code == "SP202"
 
@@ -61,7 +62,7 @@ def test_a_run_directory_is_not_the_model_inside_it(tmp_path: Path, save_model: 
 
 
 def test_another_family_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
+    (tmp_path / "config.json").write_text('{"model_type": "bert-of-mine"}')
     with pytest.raises(ConfigError, match="qwen2, llama") as raised:
         resolve_model(str(tmp_path), vocab_size=10)
     assert raised.value.code == "SP202"
@@ -70,7 +71,6 @@ def test_another_family_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "settings", "named"),
     [
-        ("qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0}, "use_sliding_window"),
         ("llama", {"attention_dropout": 0.1}, "attention_dropout 0.1"),
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "'dynamic'"),
     ],
@@ -85,9 +85,11 @@ def test_settings_that_packing_cannot_honour(
     assert raised.value.code == "SP202"
 
 
-def test_a_sliding_window_that_is_off_is_fine(save_model: SaveModel) -> None:
-    directory = save_model("qwen2", use_sliding_window=False, sliding_window=8)
-    assert resolve_model(str(directory), vocab_size=VOCAB_SIZE).vocab_size == VOCAB_SIZE
+@pytest.mark.parametrize("used", [True, False])
+def test_what_attention_must_be_able_to_do(save_model: SaveModel, used: bool) -> None:
+    directory = save_model("qwen2", use_sliding_window=used, sliding_window=8, max_window_layers=1)
+    spec = resolve_model(str(directory), vocab_size=VOCAB_SIZE)
+    assert (spec.has_window, spec.head_size, spec.grouped_heads) == (used, 8, True)
 
 
 def test_a_vocabulary_that_is_too_small(save_model: SaveModel) -> None:

@@ -12,8 +12,9 @@ from torch.nn.functional import cross_entropy
 
 from seqpack.attention.registry import BUILTIN_BACKENDS
 from seqpack.core.types import IGNORE_INDEX, MaskMode, PackedSequence
-from seqpack.models.load import FAMILIES, build_model, resolve_model
+from seqpack.models.load import build_model, resolve_model
 from seqpack.models.packed import PackedLM
+from seqpack.models.roles import FAMILIES
 from seqpack.runtime.batch import Batch, collate
 from seqpack.runtime.device import select_device
 from seqpack.train.loss import chunked_cross_entropy
@@ -35,7 +36,9 @@ def load_stock(directory: Path) -> Any:
     """The same weights, read from disk a second time, with nothing of ours in them."""
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64, attn_implementation="sdpa").train()
+    return AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float64, attn_implementation="sdpa", experts_implementation="eager"
+    ).train()
 
 
 def backward_one_by_one(stock: Any, rows: list[PackedSequence]) -> float:
@@ -51,6 +54,12 @@ def backward_one_by_one(stock: Any, rows: list[PackedSequence]) -> float:
             loss.backward()
             total += loss.item()
     return total
+
+
+def logits_one_by_one(stock: Any, row: PackedSequence) -> torch.Tensor:
+    bounds = row.cu_seqlens[: row.num_samples + 1].tolist()
+    samples = [torch.from_numpy(row.input_ids[start:end].astype("int64"))[None] for start, end in pairwise(bounds)]
+    return torch.cat([stock(input_ids=sample, use_cache=False).logits[0] for sample in samples])
 
 
 def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -76,10 +85,20 @@ def test_packed_equals_one_by_one(
     directory = save_model(family, tie_word_embeddings=tied)
     model, stock = load(directory, attention), load_stock(directory)
     row = make_row(LENGTHS, num_padding=7)
-    loss = model(collate([row], MaskMode.BLOCK_CAUSAL))
+    batch = collate([row], MaskMode.BLOCK_CAUSAL)
+    loss = model(batch)
     loss.backward()
+    with torch.no_grad():
+        assert (model.logits(batch)[: sum(LENGTHS)] - logits_one_by_one(stock, row)).abs().max() < EXACT
     assert loss.item() == pytest.approx(backward_one_by_one(stock, [row]), abs=EXACT, rel=0)
     assert_same_gradients(model, stock)
+
+
+def test_a_window_ends_inside_the_sample(save_model: SaveModel, make_row: MakeRow) -> None:
+    """Seven tokens, a window of six and one layer: the first token does not reach the last."""
+    one_layer = save_model("mistral", num_hidden_layers=1)
+    before, after = logits_after_change(load(one_layer), make_row([7, 3]), MaskMode.BLOCK_CAUSAL, place=0)
+    assert [place for place in range(10) if not torch.equal(before[place], after[place])] == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -139,7 +158,8 @@ def test_a_sample_does_not_see_its_neighbours(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_under_causal_later_samples_do_see_it(save_model: SaveModel, make_row: MakeRow, family: str) -> None:
-    model, row = load(save_model(family)), make_row(LENGTHS)
+    settings = {"sliding_window": None} if family == "mistral" else {}
+    model, row = load(save_model(family, **settings)), make_row(LENGTHS)
     before, after = logits_after_change(model, row, MaskMode.CAUSAL, place=3)
     assert torch.equal(before[:3], after[:3])
     assert (before[3:] != after[3:]).any(dim=1).all()

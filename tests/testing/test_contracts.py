@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis.errors import Flaky
 from numpy.typing import NDArray
 
 from seqpack.core.plan import PackPlan
@@ -233,7 +234,8 @@ class GreedyTemplate:
 def test_a_wrong_strategy_is_found(target, test):
     suite = StrategyContract()
     suite.target = f"{__name__}:{target}"
-    with pytest.raises(AssertionError):
+    # hypothesis calls a strategy flaky that gives another plan when it is asked again
+    with pytest.raises((AssertionError, Flaky)):
         getattr(suite, test)()
 
 

@@ -14,7 +14,7 @@ from seqpack.models.load import build_model, resolve_model
 from seqpack.models.packed import PackedLM
 from seqpack.runtime.device import select_device
 from seqpack.train.loader import BatchReader, RowSchedule
-from seqpack.train.loop import accumulate_gradients, train
+from seqpack.train.loop import Trainer, accumulate_gradients, train
 from seqpack.train.loss import chunked_cross_entropy
 from seqpack.train.optim import Optimizer
 from seqpack.train.summary import TrainResult
@@ -65,9 +65,9 @@ def schedule(batch: int, micro: int, **duration: float) -> RowSchedule:
 
 def run(steps: RowSchedule, recorder: Recorder, *, lr: float = 3e-3, dtype: torch.dtype = torch.float32) -> TrainResult:
     model = tiny_model(dtype)
-    optimizer = Optimizer(model.parameters(), clip_grad=1.0)
+    optimizer = Optimizer(model.named_parameters(), clip_grad=1.0)
     reader = BatchReader(ROWS, MaskMode.BLOCK_CAUSAL)
-    return train(model, steps, reader, optimizer, lambda step: lr, backend=CPU, sinks=[recorder])
+    return train(Trainer(model, steps, reader, optimizer, lambda step: lr, CPU), sinks=[recorder])
 
 
 @pytest.mark.parametrize("micro", [1, 2, 3])

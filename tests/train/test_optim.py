@@ -33,7 +33,7 @@ def test_only_matrices_decay() -> None:
     before = {name: parameter.detach().clone() for name, parameter in layer.named_parameters()}
     for parameter in layer.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    Optimizer(layer.parameters(), weight_decay=0.5).step(lr=0.1)
+    Optimizer(layer.named_parameters(), weight_decay=0.5).step(lr=0.1)
     torch.testing.assert_close(layer.weight.detach(), before["weight"] * 0.95)
     assert torch.equal(layer.bias, before["bias"])
     assert layer.weight.grad is None
@@ -43,13 +43,13 @@ def test_only_matrices_decay() -> None:
 def test_norm_is_that_before_clipping(clip_grad: float, left: float) -> None:
     parameter = torch.nn.Parameter(torch.zeros(2))
     parameter.grad = torch.tensor([3.0, 4.0])
-    assert Optimizer([parameter], clip_grad=clip_grad).gradient_norm().item() == pytest.approx(5.0)
+    assert Optimizer([("p", parameter)], clip_grad=clip_grad).gradient_norm().item() == pytest.approx(5.0)
     assert parameter.grad.norm().item() == pytest.approx(left, rel=1e-4)
 
 
 def test_bfloat16_learns_from_steps_too_small_for_it() -> None:
     weight = torch.nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
-    optimizer = Optimizer([weight])
+    optimizer = Optimizer([("w", weight)])
     for _ in range(100):
         weight.sum().backward()
         weight.sum().backward()

@@ -135,6 +135,44 @@ def test_what_does_not_fit_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+def write_config(directory: Path, family: str, **settings: Any) -> str:
+    from transformers import AutoConfig
+
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    tokens = {"vocab_size": 61, "bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
+    AutoConfig.for_model(family, **shape, **tokens, **settings).save_pretrained(directory)
+    return str(directory)
+
+
+def test_a_family_that_passes_the_check_is_trained_and_it_is_said(write_dataset: WriteDataset, tmp_path: Path) -> None:
+    model = write_config(tmp_path / "olmo2", "olmo2")
+    prepared = plan(write_dataset(PACKS), tmp_path / "run", model=model, random_init=True, train_iters=1)
+    assert any("family olmo2 is not among those tested" in note for note in prepared.summary().notes)
+    assert execute(prepared).num_steps == 1
+
+
+def test_a_family_that_fails_the_check_is_refused(write_dataset: WriteDataset, tmp_path: Path) -> None:
+    model = write_config(tmp_path / "mamba", "mamba")
+    with pytest.raises(ConfigError, match="'mamba' cannot be trained on packs: its logits in a pack") as raised:
+        plan(write_dataset(PACKS), tmp_path / "run", model=model, random_init=True)
+    assert raised.value.code == "SP202"
+
+
+def test_the_router_loss_of_experts_is_said(write_dataset: WriteDataset, tmp_path: Path) -> None:
+    prepared = plan(write_dataset(PACKS), tmp_path / "run", model="tiny:mixtral", train_iters=1)
+    assert any(note.startswith("router loss: 0.001") for note in prepared.summary().notes)
+    assert execute(prepared).num_steps == 1
+
+
+def test_loss_reductions_differ(write_dataset: WriteDataset, tmp_path: Path) -> None:
+    data = write_dataset([[9, 2, 2], [7]])
+    losses = {
+        execute(plan(data, tmp_path / reduction, loss_reduction=reduction, train_iters=1)).last_loss
+        for reduction in ("token", "sample", "pack")
+    }
+    assert len(losses) == 3
+
+
 def test_another_tokenizer_is_refused(write_dataset: WriteDataset, tmp_path: Path) -> None:
     other = write_tokenizer(tmp_path / "other", 50)
     with pytest.raises(ConfigError) as raised:
