@@ -140,13 +140,14 @@ def _preprocess_samples(found: ResolvedInput, strategy: Component[PackingStrateg
     if cuts_samples(strategy) and run.pack.packs:
         length = dataclasses.replace(length, seq_length=None)  # no sample is too long for it
     engine = source.choose_engine(run.text.tokenizer_engine)
-    told = (engine, tuple(found.files), source.note, _findings(source))
     with open_parts(paths.prefix, run.part_settings(recipe, tokenizer), run) as store:
 
         def make_part(shard: Shard, advance: Advance) -> int:
             return make_sample_part(source.uncounted(), shard, length, store, advance)
 
         made = make_parts(store, found.files, found.shards(), make_part, run=run, tokenizer=source.tokenizer)
+        # not before the workers are forked: threads that an engine starts do not live on in them
+        told = (engine, tuple(found.files), source.note, _findings(source))
         if run.leaves_parts:
             return PartsResult(paths.prefix, store.folder, run.work.share, store.num_finished(), *told)
         source.forget_engine()

@@ -12,12 +12,14 @@ import gc
 import multiprocessing
 import os
 import signal
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from seqpack.core.errors import DeviceError, SeqpackError
@@ -28,6 +30,10 @@ Work = Callable[[Shard], T]
 """Must give the same result, and leave the same files, if it is called again for a shard."""
 
 ATTEMPTS = 2
+PATIENCE = 60.0
+"""Seconds without any work of the processor after which a worker counts as dead: a library that holds a lock while we
+fork leaves it locked for ever in the new process."""
+
 _MAX_AHEAD = 4
 """Results per worker that may wait for an earlier shard; bounds memory and files if that one takes long."""
 
@@ -75,6 +81,15 @@ class _Worker:
     process: ForkProcess
     pipe: Connection
     task: _Task | None = None
+    progress: int = -1
+    since: float = 0.0
+
+    def stands_still(self) -> bool:
+        """Whether it has done nothing for ``PATIENCE``; asked from time to time."""
+        done, now = _processor_time(self.process.pid), time.monotonic()
+        if done != self.progress:
+            self.progress, self.since = done, now
+        return done >= 0 and now - self.since > PATIENCE
 
 
 @dataclass(slots=True)
@@ -110,9 +125,12 @@ class _Crew(Generic[T]):
             busy = {worker.pipe: worker for worker in self.workers if worker.task is not None}
             if not busy:
                 break
-            for pipe in wait(list(busy)):
+            for pipe in wait(list(busy), timeout=PATIENCE / 4):
                 assert isinstance(pipe, Connection)
                 self._hear(busy[pipe])
+            for worker in busy.values():
+                if worker.task is not None and worker.stands_still():
+                    worker.process.kill()  # its pipe closes, and the shard is given to another
             while self.next_result in self.done:
                 yield self.done.pop(self.next_result)
                 self.next_result += 1
@@ -178,6 +196,15 @@ class _Crew(Generic[T]):
                 help="use fewer --workers if memory is short; nothing was written",
             )
         self.hire()
+
+
+def _processor_time(pid: int | None) -> int:
+    """What a process and its threads have worked, in ticks; -1 where the system does not say."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return -1
+    return int(fields[11]) + int(fields[12])
 
 
 def _end_with_parent() -> None:

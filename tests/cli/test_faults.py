@@ -24,7 +24,7 @@ class Slow:
 
     def __call__(self, record):
         self.rows += 1
-        if self.rows > 2100:  # one batch has been written
+        if self.rows > 2700:  # a batch has been written, whether or not an engine looked at rows before
             time.sleep(60)
         yield Sample((Message("user", record["instruction"]), Message("assistant", record["output"])))
 
@@ -49,7 +49,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def long_file(tmp_path: Path) -> Path:
     path = tmp_path / "long.jsonl"
-    path.write_text(('{"instruction": "Say it.", "output": "' + "it is said " * 100 + '"}\n') * 2500)
+    path.write_text(('{"instruction": "Say it.", "output": "' + "it is said " * 100 + '"}\n') * 3500)
     return path
 
 

@@ -119,6 +119,35 @@ def test_a_shard_of_a_killed_worker_is_done_again(tmp_path):
     assert (tmp_path / "2").exists()
 
 
+def test_a_worker_that_stands_still_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "PATIENCE", 0.4)
+
+    def work(shard: Shard) -> int:
+        mark = tmp_path / "still"
+        if shard.index == 2 and not mark.exists():
+            mark.touch()
+            time.sleep(60)
+        return shard.index
+
+    started = time.monotonic()
+    assert list(run_on_shards(parts(6), work, workers=2)) == list(range(6))
+    assert (tmp_path / "still").exists() and time.monotonic() - started < 30
+
+
+def test_a_worker_that_works_long_is_left_alone(monkeypatch):
+    monkeypatch.setattr(workers, "PATIENCE", 0.4)
+    pids = []
+
+    def work(shard: Shard) -> int:
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            pass
+        return os.getpid()
+
+    pids = list(run_on_shards(parts(1), work, workers=1))
+    assert len(pids) == 1
+
+
 def test_a_shard_that_kills_every_worker_is_named():
     def work(shard: Shard) -> int:
         if shard.index == 2:
@@ -178,7 +207,7 @@ def test_an_error_of_cutting_comes_after_the_shards_before_it():
 
 
 def test_an_interrupt_ends_all_workers(monkeypatch):
-    monkeypatch.setattr(workers, "wait", lambda pipes: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(workers, "wait", lambda pipes, timeout: (_ for _ in ()).throw(KeyboardInterrupt))
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         list(run_on_shards(parts(4), lambda shard: time.sleep(60), workers=2))

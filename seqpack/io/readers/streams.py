@@ -51,9 +51,8 @@ def text_chunks(path: Path) -> Iterator[str]:
     """The text of a file in pieces of no particular length, without a byte order mark. Errors as ``text_lines``."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     line, start = 1, b""
-    with _stream(path) as (stream, where):
+    with _stream(path, lambda: f"line {line if start else 0}") as stream:
         while chunk := stream.read(CHUNK_BYTES):
-            where(f"line {line}")
             text = _decode(decoder, chunk, path, line, start or chunk)
             yield text if start else text.removeprefix("\ufeff")
             line += text.count("\n")
@@ -73,7 +72,7 @@ def byte_lines(path: Path, part: Part | None = None) -> Iterator[tuple[int, byte
     """As ``text_lines``, before decoding."""
     part = part or Part()
     number, place = part.first_line - 1, part.start
-    with _stream(path) as (stream, where):
+    with _stream(path, lambda: f"line {number}") as stream:
         if part.start:
             stream.seek(part.start)
         while (part.end is None or place < part.end) and (line := stream.readline(MAX_ROW_BYTES + 1)):
@@ -81,7 +80,6 @@ def byte_lines(path: Path, part: Part | None = None) -> Iterator[tuple[int, byte
             if len(line) > MAX_ROW_BYTES:
                 raise too_long(path, number)
             yield number, line
-            where(f"line {number}")
 
 
 def too_long(path: Path, line: int) -> DataError:
@@ -103,14 +101,13 @@ def _not_utf8(path: Path, line: int, start: bytes, error: UnicodeDecodeError) ->
 
 
 @contextlib.contextmanager
-def _stream(path: Path) -> Iterator[tuple[IO[bytes], Callable[[str], None]]]:
-    """The bytes of a file, decompressed; ``where(place)`` notes how far reading has come, for the error message."""
-    places = ["line 0"]
+def _stream(path: Path, where: Callable[[], str]) -> Iterator[IO[bytes]]:
+    """The bytes of a file, decompressed; ``where()`` says how far reading has come, for the error message."""
     try:
         with OPENERS.get(path.suffix.lower(), _open_plain)(path) as stream:
-            yield stream, lambda place: places.__setitem__(0, place)
+            yield stream
     except (OSError, EOFError, zlib.error) as error:
-        raise unreadable(path, places[0], error) from error
+        raise unreadable(path, where(), error) from error
 
 
 def _open_plain(path: Path) -> IO[bytes]:
