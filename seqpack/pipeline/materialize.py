@@ -14,15 +14,10 @@ from seqpack.core.segments import cu_seqlens_from_lengths
 from seqpack.core.types import IGNORE_INDEX, MaskMode, PackedSequence, running_sum
 from seqpack.io.indexed import IndexedDataset, IndexedWriter
 from seqpack.io.packed import DataSetPaths, PieceIndex, PieceIndexWriter
-from seqpack.pipeline.table import Table, TokenSource, pieces_of_table
+from seqpack.pipeline.table import Table, TokenSource, pieces_of_table, take_rows
 
 TOKENS_PER_BATCH = 1 << 18
 """Tokens gathered at a time: bounds memory, and amortises the cost of a numpy call."""
-
-BYTES_MAPPED = 64 << 20
-"""So much of mapped files is read before their memory is given back, which costs the pages that are read again."""
-
-PAGE_BYTES = 4096
 
 
 def write_packs(
@@ -48,7 +43,6 @@ def write_packs(
         PieceIndexWriter(paths.index, source.sources, with_start=with_start) as pieces,
         progress("write", len(plan), "packs") as advance,
     ):
-        num_tokens = touched = 0
         for first in range(0, len(plan), rows_per_batch):
             last = min(first + rows_per_batch, len(plan))
             batch = _Batch.of(plan, first, last, source)
@@ -58,11 +52,6 @@ def write_packs(
             labels.append(targets, lengths)
             attention_mask.append(batch.mask(mask), lengths)
             pieces.add(batch.pieces(plan, first, targets, source))
-            num_tokens += int(batch.length.sum())
-            touched += batch.num_bytes_read
-            if touched > BYTES_MAPPED:
-                source.forget_pages()
-                touched = 0
             advance(last - first)
     return plan.padding
 
@@ -99,7 +88,7 @@ class _Batch:
         begin, end = int(plan.offsets[first]), int(plan.offsets[last])
         sizes = np.diff(plan.offsets[first : last + 1])
         first_piece = np.repeat(plan.offsets[first:last] - begin, sizes)
-        rows = source.table[plan.sample[begin:end]]
+        rows = take_rows(source.table, plan.sample[begin:end])
         length, taken = plan.lengths_of(begin, end), plan.places_of(begin, end)
         before: NDArray[np.int64] = np.cumsum(taken) - taken  # places of the batch before each piece
         row = np.repeat(np.arange(last - first), sizes)
@@ -123,20 +112,13 @@ class _Batch:
         num_targets = targets[self.place + self.length] - targets[self.place]
         return pieces.cut(self.start - self.rows["start"], self.length, num_targets.astype(np.int32))
 
-    @property
-    def num_bytes_read(self) -> int:
-        """Of mapped files, whose pages are read whole."""
-        return int(8 * self.length.sum()) + 2 * PAGE_BYTES * len(self.length)
-
     def gather(self, source: TokenSource, pad_token_id: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Ids and labels of the packs, padded; a copy per piece costs half of an index per token."""
         input_ids = np.full(self.num_tokens, pad_token_id, np.int32)
         labels = np.full(self.num_tokens, IGNORE_INDEX, np.int32)
         columns = (self.rows["chunk"], self.start, self.length, self.place)
         for chunk, start, length, place in zip(*(values.tolist() for values in columns), strict=True):
-            ids, targets = source.chunks[chunk]
-            input_ids[place : place + length] = ids[start : start + length]
-            labels[place : place + length] = targets[start : start + length]
+            source.read(chunk, start, input_ids[place : place + length], labels[place : place + length])
         return input_ids, labels
 
     def mask(self, mode: MaskMode) -> NDArray[np.int32]:

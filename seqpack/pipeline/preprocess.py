@@ -207,11 +207,11 @@ def _write_set(
             subset_sizes(len(samples.is_kept), source.mindspeed.n_subs)  # ConfigError if there are too many
             documents = document_index(samples.is_kept)
         return samples.write_rows(aside, documents), []
-    tokens = samples.tokens()
-    plan = _plan(samples, source, strategy, tokens, run, aside)
-    samples.ledger.padding = write_packs(
-        plan, tokens, aside, mask=run.pack.mask_mode, pad_token_id=source.pad_token_id, progress=run.progress
-    )
+    with samples.tokens() as tokens:
+        plan = _plan(samples, source, strategy, tokens, run, aside)
+        samples.ledger.padding = write_packs(
+            plan, tokens, aside, mask=run.pack.mask_mode, pad_token_id=source.pad_token_id, progress=run.progress
+        )
     return len(plan), emit(run.write, plan, aside)
 
 

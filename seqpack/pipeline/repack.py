@@ -15,6 +15,7 @@ from seqpack.core.errors import ConfigError, DataError, DataLossError
 from seqpack.core.ledger import Ledger
 from seqpack.core.progress import Progress, no_progress
 from seqpack.hooks.host import plugin_host
+from seqpack.io.indexed import bin_path
 from seqpack.io.packed import DataSetPaths, PackedDataset, file_records
 from seqpack.io.publish import partial_folder
 from seqpack.options.data import RepackOptions, StrategyOptions, WriteOptions
@@ -49,15 +50,14 @@ def repack(
     check_output(paths, write)
     source = PackedDataset.open(repack.source)
     kept, ledger, losses = _fit(source, repack)
-    tokens = _sources(source, kept)
-    plan = make_plan(
-        component,
-        tokens.lengths,
-        seq_length=repack.seq_length,
-        split=repack.on_overlong == "split",
-        **strategy.planning,
-    )
-    with partial_folder(paths.prefix) as folder:
+    with _sources(source, kept) as tokens, partial_folder(paths.prefix) as folder:
+        plan = make_plan(
+            component,
+            tokens.lengths,
+            seq_length=repack.seq_length,
+            split=repack.on_overlong == "split",
+            **strategy.planning,
+        )
         aside = DataSetPaths(folder / paths.prefix.name)
         pad_token_id = source.manifest.tokenizer.pad_token_id
         ledger.padding = write_packs(
@@ -124,8 +124,9 @@ def _fit(source: PackedDataset, repack: RepackOptions) -> tuple[NDArray[np.int64
 
 def _sources(source: PackedDataset, kept: NDArray[np.int64]) -> TokenSource:
     table = table_of_pieces(source.pieces, source.piece_starts)[kept]
+    files = (bin_path(source.paths.column("input_ids")), bin_path(source.paths.column("labels")))
     has_parts = source.pieces.start is not None
-    return TokenSource(table, [(source.tokens, source.labels)], source.pieces.sources, has_parts)
+    return TokenSource(table, [files], source.pieces.sources, has_parts)
 
 
 def _json_line(value: dict[str, Any]) -> str:

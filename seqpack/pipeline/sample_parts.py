@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqpack.core.ledger import DUPLICATE, Ledger
+from seqpack.core.types import running_sum
 from seqpack.io.indexed import IndexedWriter, idx_path, write_index
-from seqpack.io.mapped import map_array
 from seqpack.io.packed import DataSetPaths, PieceIndexWriter
 from seqpack.io.shards import Shard
 from seqpack.options.data import LengthOptions
@@ -108,11 +108,8 @@ class SampleParts:
         return np.concatenate([np.zeros(0, np.bool_), *(part.array(IS_KEPT, "?") for part in self.parts)])
 
     def tokens(self) -> TokenSource:
-        chunks = [
-            (map_array(part.path(INPUT_IDS), "<i4", random=True), map_array(part.path(LABELS), "<i4", random=True))
-            for part in self.parts
-        ]
-        return TokenSource(self.table, chunks, self.sources)
+        paths = [(part.path(INPUT_IDS), part.path(LABELS)) for part in self.parts]
+        return TokenSource(self.table, paths, self.sources)
 
     def write_rejects(self, path: Path) -> None:
         with path.open("wb") as file:
@@ -127,19 +124,18 @@ class SampleParts:
 
     def without_duplicates(self, folder: Path, rejects: Path) -> SampleParts:
         """The first of all equal samples only; the others are counted as dropped, and written to ``rejects``."""
-        tokens, keep = self.tokens(), np.ones(len(self.table), np.bool_)
+        keep = np.ones(len(self.table), np.bool_)
         first: dict[bytes, int] = {}
-        with rejects.open("a", encoding="utf-8") as file:
+        with self.tokens() as tokens, rejects.open("a", encoding="utf-8") as file:
             for index in self._repeated():
                 row = self.table[index]
-                start, end = int(row["start"]), int(row["start"]) + int(row["length"])
-                input_ids, labels = tokens.chunks[row["chunk"]]
-                content = hashlib.sha256(input_ids[start:end].tobytes() + labels[start:end].tobytes()).digest()
+                input_ids, labels = _gather(self.table[index : index + 1], tokens)
+                content = hashlib.sha256(input_ids.tobytes() + labels.tobytes()).digest()
                 original = first.setdefault(content, index)
                 if original != index:
                     keep[index] = False
-                    self.ledger.unkeep(DUPLICATE, end - start, int(row["num_targets"]))
-                    loss = Loss(self._key(index), "dropped", f"duplicate of {self._key(original)}", end - start)
+                    self.ledger.unkeep(DUPLICATE, len(input_ids), int(row["num_targets"]))
+                    loss = Loss(self._key(index), "dropped", f"duplicate of {self._key(original)}", len(input_ids))
                     file.write(loss.to_json() + "\n")
         path = folder / "samples.unique"
         with path.open("wb") as out:
@@ -169,8 +165,8 @@ class SampleParts:
     def write_rows(self, paths: DataSetPaths, documents: NDArray[np.int64] | None = None) -> int:
         """A set of one sample per row; returns the number of rows. ``documents`` is another document index."""
         lengths = column(self.table, "length")
-        tokens = self.tokens()
         with (
+            self.tokens() as tokens,
             IndexedWriter(paths.column("input_ids")) as input_ids,
             IndexedWriter(paths.column("labels")) as labels,
             IndexedWriter(paths.column("attention_mask")) as attention_mask,
@@ -201,11 +197,10 @@ def _bounded(table: Table) -> Iterator[tuple[int, Table]]:
 
 
 def _gather(rows: Table, tokens: TokenSource) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    places = zip(rows["chunk"].tolist(), rows["start"].tolist(), rows["length"].tolist(), strict=True)
-    pairs = [
-        (tokens.chunks[chunk][0][start : start + length], tokens.chunks[chunk][1][start : start + length])
-        for chunk, start, length in places
-    ]
-    ids, labels = np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
-    tokens.forget_pages()
-    return ids, labels
+    """Ids and labels of these samples back to back."""
+    ends = running_sum(rows["length"])
+    input_ids, labels = np.empty(ends[-1], np.int32), np.empty(ends[-1], np.int32)
+    places = zip(rows["chunk"].tolist(), rows["start"].tolist(), pairwise(ends.tolist()), strict=True)
+    for chunk, start, (begin, end) in places:
+        tokens.read(chunk, start, input_ids[begin:end], labels[begin:end])
+    return input_ids, labels

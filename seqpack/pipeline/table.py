@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seqpack.core.errors import DataError
 from seqpack.core.types import running_sum
 from seqpack.io.mapped import forget_pages, map_array
 from seqpack.io.packed import PieceIndex
@@ -31,6 +34,10 @@ and labels, first token in its sample (0 unless it is a piece of one), tokens, t
 its file, number of its chunk of tokens."""
 
 ROWS_PER_READ = 1 << 16
+ROWS_PER_TAKE = 256
+MOST_OPEN = 256
+SMALL_BYTES = 16 << 20
+"""Tables up to this size may stay in memory."""
 
 Table = NDArray[np.void]
 """``[samples]`` of ``SAMPLE``, usually memory-mapped."""
@@ -38,20 +45,41 @@ Table = NDArray[np.void]
 
 @dataclass(frozen=True, slots=True)
 class TokenSource:
-    """Tokenized samples: where each lies in the ``chunks``, pairs of ids and labels (int32 ``[tokens]``)."""
+    """Tokenized samples, and the files they lie in: ``chunks`` are names of pairs of files, of ids and of labels.
+
+    Use it in a ``with``: no more than ``MOST_OPEN`` pairs are open at a time, and none at its end. Samples are read where
+    they lie, not mapped: a page of a mapped file brings its neighbours, and so all of the file, into memory.
+    """
 
     table: Table
-    chunks: Sequence[tuple[NDArray[np.int32], NDArray[np.int32]]]
+    chunks: Sequence[tuple[Path, Path]]
     sources: tuple[str, ...]
     has_parts: bool = False
     """Whether some of the samples are only pieces of what the data hold."""
+    _files: dict[int, tuple[FileIO, FileIO]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.table)
 
-    def forget_pages(self) -> None:
-        """Give back the memory that reading mapped files took."""
-        forget_pages(self.table, *(array for chunk in self.chunks for array in chunk))
+    def __enter__(self) -> TokenSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pair in self._files.values():
+            for file in pair:
+                file.close()
+        self._files.clear()
+
+    def read(self, chunk: int, start: int, input_ids: NDArray[np.int32], labels: NDArray[np.int32]) -> None:
+        """Fill both arrays from token ``start`` of the chunk on; DataError if the file ends before."""
+        pair = self._files.get(chunk)
+        if pair is None:
+            if len(self._files) >= MOST_OPEN:
+                self.__exit__()
+            pair = self._files[chunk] = (FileIO(self.chunks[chunk][0]), FileIO(self.chunks[chunk][1]))
+        for file, values in zip(pair, (input_ids, labels), strict=True):
+            if os.preadv(file.fileno(), [values.data], 4 * start) != values.nbytes:
+                raise DataError("SP103", f"{file.name} was cut off while it was read", help="run again")
 
     @property
     def lengths(self) -> NDArray[np.int32]:
@@ -72,6 +100,16 @@ def table_parts(table: Table) -> Iterator[tuple[int, Table]]:
     for first in range(0, len(table), ROWS_PER_READ):
         yield first, table[first : first + ROWS_PER_READ]
         forget_pages(table)
+
+
+def take_rows(table: Table, rows: NDArray[np.integer]) -> Table:
+    """These rows, in bounded memory: each may lie on a page of its own, which brings its neighbours with it."""
+    taken = np.empty(len(rows), SAMPLE)
+    for first in range(0, len(rows), ROWS_PER_TAKE):
+        taken[first : first + ROWS_PER_TAKE] = table[rows[first : first + ROWS_PER_TAKE]]
+        if table.nbytes > SMALL_BYTES:
+            forget_pages(table)
+    return taken
 
 
 def table_of_pieces(pieces: PieceIndex, starts: NDArray[np.int64]) -> Table:

@@ -1,17 +1,19 @@
 """What ``seqpack preprocess --neat-pack`` costs beside a bare tokenizer loop over the same rows, and how it grows.
 
-    python tests/benchmarks/bench_preprocess.py TOKENIZER_DIR DATA.jsonl [ROWS]
+    python tests/benchmarks/bench_preprocess.py TOKENIZER_DIR DATA.jsonl [ROWS] [--trl PYTHON]
 
 The bare loop reads the rows, encodes prompt and reply of each with two calls, and throws the ids away: what a
 preprocessing script cannot do without. Everything runs in fresh processes, one after the other. CPU seconds are of the
 process and its workers; "start" is a run on 200 rows, which the rate per row leaves out; memory is the largest process.
 Each figure is the best of three runs, since other programs of the machine only ever add to it. An engine's first run
-compares it with tokenizers and remembers the result; that run is not counted. The last lines repeat a tenth of the data
-ten times over.
+compares it with tokenizers and remembers the result; that run is not counted. ``--trl`` names a Python that has TRL
+(pip install trl), whose own preparation of 10,000 rows is measured beside ours. The last line repeats the data ten
+times.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import os
 import subprocess
@@ -34,7 +36,26 @@ for line in open(sys.argv[2], "rb"):
     for text in (prompt, row["output"]):
         tokenizer.encode(text, add_special_tokens=False).ids
 """
+TRL = """
+import itertools, json, sys
+from datasets import Dataset
+from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+from trl import SFTConfig, SFTTrainer
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+system = "<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n"
+rows = []
+for line in open(sys.argv[2], "rb"):
+    row = json.loads(line)
+    user = row["instruction"] + ("\\n" + row["input"] if row.get("input") else "")
+    prompt = f"{system}<|im_start|>user\\n{user}<|im_end|>\\n<|im_start|>assistant\\n"
+    rows.append({"prompt": prompt, "completion": row["output"] + "<|im_end|>"})
+shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+model = Qwen2ForCausalLM(Qwen2Config(vocab_size=len(tokenizer), num_key_value_heads=1, **shape))
+args = SFTConfig(output_dir=sys.argv[3], max_length=2048, packing=True, report_to=[], use_cpu=True, bf16=False)
+SFTTrainer(model=model, args=args, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+"""
 FEW_ROWS = 200
+TRL_ROWS = 10_000
 RUNS = 3
 
 
@@ -99,6 +120,24 @@ def compare(tokenizer: str, data: Path, rows: int, folder: Path) -> None:
             print(line(f"seqpack, {engine}, workers {workers}", rows, start, total), against)
 
 
+def beside_trl(python: str, tokenizer: str, data: Path, folder: Path) -> None:
+    """TRL's preparation and ours, both as their users start them."""
+    few, many = first_rows(data, FEW_ROWS, folder), first_rows(data, TRL_ROWS, folder)
+
+    def trl(path: Path) -> list[str]:
+        return [python, "-c", TRL, tokenizer, str(path), str(folder / "trl")]
+
+    def ours(path: Path) -> list[str]:
+        return seqpack(tokenizer, folder, "auto", 2, path)
+
+    one_run(ours(few))
+    theirs, mine = ((one_run(make(few)), one_run(make(many))) for make in (trl, ours))
+    rates = [(total.cpu - start.cpu) / (TRL_ROWS - FEW_ROWS) for start, total in (theirs, mine)]
+    print(line("TRL, packing", TRL_ROWS, *theirs))
+    print(line("seqpack, as installed", TRL_ROWS, *mine))
+    print(f"per CPU second {rates[0] / rates[1]:.1f}x TRL, in wall {theirs[1].wall / mine[1].wall:.1f}x")
+
+
 def grow(tokenizer: str, data: Path, rows: int, folder: Path) -> None:
     """The same rows ten times."""
     engine = "fastokens" if find_spec("fastokens") else "tokenizers"
@@ -121,11 +160,18 @@ def line(name: str, rows: int, start: Cost, total: Cost) -> str:
 
 
 def main() -> None:
-    tokenizer, data = sys.argv[1], Path(sys.argv[2])
-    rows = int(sys.argv[3]) if len(sys.argv) > 3 else sum(1 for _ in data.open("rb"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tokenizer")
+    parser.add_argument("data", type=Path)
+    parser.add_argument("rows", type=int, nargs="?")
+    parser.add_argument("--trl", metavar="PYTHON")
+    given = parser.parse_args()
+    rows = given.rows or sum(1 for _ in given.data.open("rb"))
     with tempfile.TemporaryDirectory() as folder:
-        compare(tokenizer, data, rows, Path(folder))
-        grow(tokenizer, data, rows // 10, Path(folder))
+        compare(given.tokenizer, given.data, rows, Path(folder))
+        if given.trl:
+            beside_trl(given.trl, given.tokenizer, given.data, Path(folder))
+        grow(given.tokenizer, given.data, rows, Path(folder))
 
 
 if __name__ == "__main__":
