@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +33,7 @@ def make_sample_part(
 ) -> int:
     """Tokenize a shard and write its part; returns the number of samples in it. The source's ledger counts it."""
     names = (INPUT_IDS, LABELS, SAMPLES, *((IS_KEPT,) if source.mindspeed else ()))
-    with PartWriter(store.prefix(shard), shard, names) as writer:
+    with PartWriter(store.prefix(shard), shard, names) as writer, _no_collections():
 
         def lost(loss: Loss) -> None:
             writer.lost(loss.to_json())
@@ -47,6 +49,16 @@ def make_sample_part(
             writer.add(IS_KEPT, np.array(source.is_kept, np.bool_))
         writer.finish(source.ledger, {"ended": source.num_ended})
     return source.ledger.kept.samples
+
+
+@contextlib.contextmanager
+def _no_collections() -> Iterator[None]:
+    """Keep the collector of cycles from walking over thousands of samples, which have none, again and again."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _rows(batch: KeptBatch, first_token: int) -> Table:

@@ -33,10 +33,10 @@ SAMPLE = np.dtype(
 and labels, first token in its sample (0 unless it is a piece of one), tokens, tokens the loss is computed on, number of
 its file, number of its chunk of tokens."""
 
-ROWS_PER_READ = 1 << 16
+ROWS_PER_READ = 1 << 14
 ROWS_PER_TAKE = 256
 MOST_OPEN = 256
-SMALL_BYTES = 16 << 20
+SMALL_BYTES = 2 << 20
 """Tables up to this size may stay in memory."""
 
 Table = NDArray[np.void]
@@ -47,8 +47,8 @@ Table = NDArray[np.void]
 class TokenSource:
     """Tokenized samples, and the files they lie in: ``chunks`` are names of pairs of files, of ids and of labels.
 
-    Use it in a ``with``: no more than ``MOST_OPEN`` pairs are open at a time, and none at its end. Samples are read where
-    they lie, not mapped: a page of a mapped file brings its neighbours, and so all of the file, into memory.
+    Use it in a ``with``: no more than ``MOST_OPEN`` pairs are open at a time, and none at its end. Samples are read
+    where they lie, not mapped: a page of a mapped file brings its neighbours, and so all of the file, into memory.
     """
 
     table: Table
