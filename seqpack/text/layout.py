@@ -116,11 +116,10 @@ def find_layout(template: PromptTemplate, sample: Sample, control: ControlText |
 def _slot(span: Span, marks: list[str], end: str) -> Slot | None:
     if _MARK not in span.text:
         return Slot(span.text, train=span.train, end=end)
-    data = _data(span)
-    if span.content is None or len(data) > 1 or data[0] not in marks:
-        return None
-    start, stop = span.content
-    return Slot(span.text[:start], marks.index(data[0]), span.text[stop:], span.train, end)
+    data, content = _data(span), span.content
+    if content is None or data != [span.text[content[0] : content[1]]] or data[0] not in marks:
+        return None  # text of two messages, or a message that was changed
+    return Slot(span.text[: content[0]], marks.index(data[0]), span.text[content[1] :], span.train, end)
 
 
 def _data(span: Span) -> list[str]:
