@@ -22,11 +22,13 @@ def distribute(
     work: Callable[[Shard, Advance], tuple[T, int]],
     *,
     files: Sequence[Path],
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     workers: int | None,
     progress: Progress,
 ) -> Generator[T, None, None]:
     """Results of ``work``, which also counts its samples, in the order of ``shards``; ``files`` are all that are cut.
+
+    ``tokenizer`` is one that all workers will need; None if only samples that are too long do.
 
     ``workers`` None means all cores. There are never more of them than shards, so that small data need no other
     process. Errors as ``work`` raises them, and DeviceError if a worker dies repeatedly.
@@ -39,7 +41,8 @@ def distribute(
                 for shard in shards:
                     yield work(shard, advance)[0]
         else:
-            tokenizer.load()  # once, not in every worker that comes to a sample that is too long
+            if tokenizer is not None:
+                tokenizer.load()  # once, not in every worker
             for result, count in _in_workers(shards, work, number):
                 advance(count)
                 yield result

@@ -73,7 +73,7 @@ def measure(source: SampleSource, length: LengthOptions, workers: int | None, pr
     shards, files = source.input.shards(), source.files
     parts = []
     for part, ledger in distribute(
-        shards, make, files=files, tokenizer=source.tokenizer, workers=workers, progress=progress
+        shards, make, files=files, tokenizer=source.needed_by_workers, workers=workers, progress=progress
     ):
         source.ledger.add(ledger)
         parts.append(part)

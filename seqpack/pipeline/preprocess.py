@@ -145,7 +145,7 @@ def _preprocess_samples(found: ResolvedInput, strategy: Component[PackingStrateg
         def make_part(shard: Shard, advance: Advance) -> int:
             return make_sample_part(source.uncounted(), shard, length, store, advance)
 
-        made = make_parts(store, found.files, found.shards(), make_part, run=run, tokenizer=source.tokenizer)
+        made = make_parts(store, found.files, found.shards(), make_part, run=run, tokenizer=source.needed_by_workers)
         # not before the workers are forked: threads that an engine starts do not live on in them
         told = (engine, tuple(found.files), source.note, _findings(source))
         if run.leaves_parts:

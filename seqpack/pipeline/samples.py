@@ -157,6 +157,11 @@ class SampleSource:
         self.encoder = SampleEncoder(choice.engine, self.control)
         return choice
 
+    @property
+    def needed_by_workers(self) -> Tokenizer | None:
+        """The tokenizer, unless a fast engine encodes: then only samples that are too long need it."""
+        return self.tokenizer if self.encoder.engine is self.tokenizer else None
+
     def forget_engine(self) -> None:
         """Give back the memory of an engine that is not needed any more."""
         self.encoder = SampleEncoder(self.tokenizer, self.control)

@@ -59,7 +59,7 @@ def make_parts(
     make: MakePart,
     *,
     run: Run,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
 ) -> PartsMade:
     """Make the parts that are ours (``--shard-index``) and not finished; none in a run that only merges."""
     made = PartsMade(files, sizes={file: _stamp(file) for file in files})

@@ -42,6 +42,11 @@ class SampleEncoder:
         self._numbers: dict[str, int] = {}
         self._tables: dict[Layout, NDArray[np.int32]] = {}
 
+    @property
+    def engine(self) -> FlatEncoder:
+        """Who encodes."""
+        return self._engine
+
     def encode(self, batch: Sequence[Rendered]) -> TokenizedBatch:
         texts: list[str] = []
         tables: list[NDArray[np.int32]] = []
