@@ -110,6 +110,11 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "Leave the flag out, or choose the handler it is meant for: --json-keys goes with pretraining text, "
         "--dataset-dir with LlamaFactoryInstructionHandler.",
     ),
+    "SP021": Diagnostic(
+        "a dataset handler contradicts itself",
+        "What it says of the kind of set it makes (`kind`, `text_keys`, `column_names`) does not go together.",
+        "Report it to the author of the plugin, whose tests find it with the suite in seqpack.testing.",
+    ),
     "SP022": Diagnostic(
         "a data set of dataset_info.json cannot be used",
         "The name is not in the file, or its entry asks for something that is not supported: a data set on a hub, "

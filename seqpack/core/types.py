@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,11 @@ IGNORE_INDEX = -100
 Role = Literal["system", "user", "assistant", "function", "observation"]
 """Who speaks; ``function`` is a tool call of the assistant (``{"name": ..., "arguments": ...}`` as JSON text, or a list
 of such objects), ``observation`` what the tool returned."""
+
+SetKind = Literal["sft", "pretrain", "pairwise", "prompt"]
+"""What a data set holds: samples, pretraining text, preference pairs, or prompts for reinforcement learning."""
+
+SET_KINDS: tuple[SetKind, ...] = get_args(SetKind)
 
 
 class Message(NamedTuple):

@@ -78,6 +78,8 @@ class DatasetHandler(Protocol):
     - ``text_keys``, a tuple of names, not empty: it gives ``TextSample``, with a text for each. Each name becomes
       part of the name of a file pair.
     - ``kind``, ``"pairwise"`` or ``"prompt"``: it gives ``Preference`` or ``Question``, which become sets of that kind.
+      With it goes ``column_names``, how the columns of the set are called in the names of its files: four for a pair
+      (ids and labels of the better reply, then of the other), for a prompt two and one for each further text.
     - ``datasets(names)``: ``--input`` holds names of its own, not files; see ``DatasetCatalogue``.
     """
 

@@ -7,11 +7,11 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from seqpack.core.errors import DataError, FormatError
 from seqpack.core.ledger import Ledger
-from seqpack.core.types import MaskMode
+from seqpack.core.types import SET_KINDS, MaskMode, SetKind
 
 FORMAT_VERSION = 1
 
@@ -82,7 +82,7 @@ class Manifest:
     inputs: dict[str, FileRecord]
     files: dict[str, FileRecord]
     seqpack_version: str
-    kind: Literal["sft", "pretrain", "pairwise", "prompt"] = "sft"
+    kind: SetKind = "sft"
     texts: dict[str, TextRecord] = field(default_factory=dict)
     packing: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -124,6 +124,8 @@ class Manifest:
 
     @classmethod
     def _of(cls, value: dict[str, Any]) -> Manifest:
+        if value.get("kind", "sft") not in SET_KINDS:
+            raise ValueError(f"no kind {value['kind']!r}")
         mask = MaskMode(value["mask"]) if value["mask"] else None
         ledger, tokenizer = Ledger.from_dict(value["ledger"]), TokenizerRecord(**value["tokenizer"])
         inputs, files = (

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 
 from seqpack.core.errors import ConfigError, FormatError
 from seqpack.core.plan import round_up
-from seqpack.core.types import PackedSequence
+from seqpack.core.types import PackedSequence, SetKind
 from seqpack.io.indexed import IndexedDataset, bin_path, idx_path
 from seqpack.io.manifest import FileRecord, Manifest
 
 COLUMNS = ("input_ids", "labels", "attention_mask")
 """One file pair each, as Megatron's and MindSpeed-LLM's loaders expect them."""
 
-KINDS = {
+KINDS: dict[SetKind, str] = {
     "sft": "samples",
     "pretrain": "pretraining text",
     "pairwise": "preference pairs",

@@ -11,13 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from seqpack import __version__
 from seqpack.core.errors import ConfigError, DataError
 from seqpack.core.progress import Progress
 from seqpack.core.types import Message, Preference, Question, Sample, Span, TokenizedBatch
 from seqpack.io.indexed import IndexedWriter, idx_path, write_index
-from seqpack.io.manifest import FileRecord, Manifest, TextRecord
-from seqpack.io.packed import KINDS, ColumnPaths, file_records
+from seqpack.io.manifest import FileRecord, TextRecord
+from seqpack.io.packed import KINDS, ColumnPaths
 from seqpack.io.publish import partial_folder
 from seqpack.io.readers import Record
 from seqpack.options.check import refuse_idle
@@ -26,9 +25,9 @@ from seqpack.pipeline.existing import unchanged_set
 from seqpack.pipeline.kinds import check_kind
 from seqpack.pipeline.loss import Loss
 from seqpack.pipeline.mindspeed import CUT, TOO_LONG, document_index
-from seqpack.pipeline.output import DataSetResult, line_writer, publish_set, tokenizer_record
+from seqpack.pipeline.output import DataSetResult, line_writer, publish_columns, tokenizer_record
 from seqpack.pipeline.run import Run
-from seqpack.pipeline.samples import SampleSource, check_loss, mend_row, reject_row
+from seqpack.pipeline.samples import SampleSource, check_loss, count_row
 from seqpack.text.encoder import SampleEncoder
 from seqpack.text.engines import PIECES_COMPARED, Choice, EngineName, choose_engine
 from seqpack.text.labels import REPLIES
@@ -164,7 +163,7 @@ def write_columns(
             because=f"handler {found.handler!r} gives sequences that end as the template says",
             help="leave it out",
         )
-    paths = ColumnPaths(run.write.output_prefix, tuple(found.handlers[0].column_names))  # type: ignore[attr-defined]
+    paths = ColumnPaths(run.write.output_prefix, tuple(found.handlers[0].column_names))  # type: ignore[attr-defined]  # kind_of has looked
     tokenizer = tokenizer_record(source.tokenizer, source.eos_token_id, source.pad_token_id)
     recipe = source.recipe | run.recipe()
     if same := unchanged_set(paths, run, recipe, tokenizer, found.files):
@@ -177,25 +176,17 @@ def write_columns(
             rows = _kept(source, maker, length, line_writer(lost.write))
             texts = _write(rows, aside, run.progress, keeps_places=maker.keeps_places)
         check_loss(source.ledger, found.files, length)
-        aside.resolved.write_text(run.resolved, encoding="utf-8")
-        manifest = Manifest(
-            packed=False,
-            seq_length=None,
-            strategy=None,
-            mask=None,
-            seed=run.pack.seed,
-            num_rows=source.ledger.kept.samples,
-            num_samples=source.ledger.kept.samples,
+        manifest = publish_columns(
+            aside,
+            paths,
+            run,
+            kind=found.kind,
             ledger=source.ledger,
             tokenizer=tokenizer,
             recipe=recipe | {"tokenizer_engine": engine.label},
             inputs={str(file): FileRecord.of_input(file) for file in found.files},
-            files=file_records(aside),
-            seqpack_version=__version__,
-            kind=found.kind,  # type: ignore[arg-type]
             texts=texts,
         )
-        publish_set(aside, paths, manifest)
     if is_compat and length.append_eod:
         run.say(f"--append-eod has no effect on {KINDS[found.kind]}, as in MindSpeed-LLM")
     if LONGER in source.ledger.dropped:
@@ -217,18 +208,10 @@ def _kept(
 ) -> Iterator[ColumnRow | None]:
     """The rows of the set in the order of the data, None for one that is too long; the ledger counts all."""
     rows = source.input.rows(lambda items: [maker.render(item) for item in items])
-    last: Record | None = None
     while batch := list(islice(rows, ROWS_PER_BATCH)):
-        good: list[tuple[Record, Rendered]] = []
-        for _, record, item in batch:
-            if record.num_mended and record is not last:  # a record may give several rows
-                last = record
-                mend_row(source.ledger, lost, record)
-            if isinstance(item, str):
-                reject_row(source.ledger, lost, record, item)
-            else:
-                good.append((record, item))
-        for (record, _), row in zip(good, maker.encode([item for _, item in good]), strict=True):
+        records = [record for _, record, item in batch if count_row(source.ledger, lost, record, item)]
+        encoded = maker.encode([item for _, _, item in batch if not isinstance(item, str)])
+        for record, row in zip(records, encoded, strict=True):
             yield _fit(source, maker, record, row, length, lost)
 
 

@@ -27,7 +27,7 @@ from seqpack.pipeline.loss import Loss, Outcome
 from seqpack.pipeline.mindspeed import TOO_LONG, DocumentRules, document_index
 from seqpack.pipeline.oversize import check_document
 from seqpack.pipeline.parts import Part, PartStore, PartWriter
-from seqpack.pipeline.samples import mend_row, reject_row, require_end_token
+from seqpack.pipeline.samples import count_row, require_end_token
 from seqpack.text.documents import DocumentEncoder
 from seqpack.text.engines import PIECES_COMPARED, Choice, EngineName, choose_engine
 from seqpack.text.tokenizer import Tokenizer
@@ -106,17 +106,7 @@ class DocumentSource:
         self, batch: Sequence[tuple[int, Record, Any]], lost: Callable[[Loss], None]
     ) -> list[tuple[int, Record, tuple[str, ...]]]:
         """The rows with texts; the others are counted."""
-        found = []
-        last_mended: Record | None = None
-        for number, record, texts in batch:
-            if record.num_mended and record is not last_mended:  # a record may give several rows
-                last_mended = record
-                mend_row(self.ledger, lost, record)
-            if isinstance(texts, str):
-                reject_row(self.ledger, lost, record, texts)
-            else:
-                found.append((number, record, texts))
-        return found
+        return [row for row in batch if count_row(self.ledger, lost, row[1], row[2])]
 
     def _texts(self, samples: Sequence[TextSample]) -> list[tuple[str, ...]]:
         for sample in samples:

@@ -28,7 +28,7 @@ from seqpack.io.readers import Record
 from seqpack.io.shards import Shard, read_shard, whole_files
 from seqpack.options.data import InputOptions, LengthOptions, StrategyOptions, TextOptions, WriteOptions
 from seqpack.packing.planning import make_plan
-from seqpack.pipeline.distribute import Advance, distribute
+from seqpack.pipeline.distribute import Advance
 from seqpack.pipeline.inputs import ResolvedInput, resolve_input
 from seqpack.pipeline.layouts import Layout, of_plan
 from seqpack.pipeline.loss import Loss
@@ -170,20 +170,14 @@ def _measure(
     """Tokens of all rows, whole whatever their length; and the rows without any."""
     whole = LengthOptions(append_eod=length.append_eod)
 
-    def make(shard: Shard, advance: Advance) -> tuple[tuple[_Part, Ledger], int]:
-        part, mine = _Part(), source.uncounted()
+    def make(mine: SampleSource, shard: Shard, advance: Advance) -> _Part:
+        part = _Part()
         for batch in mine.tokenize(whole, lost=part.losses.append, shards=[shard]):
             part.columns.append(np.stack([batch.file, batch.line, batch.tokens.lengths, batch.num_trained]))
             advance(len(batch.tokens))
-        return (part, mine.ledger), mine.ledger.kept.samples
+        return part
 
-    shards, files = source.input.shards(), source.files
-    parts = []
-    for part, ledger in distribute(
-        shards, make, files=files, tokenizer=source.needed_by_workers, workers=workers, progress=progress
-    ):
-        source.ledger.add(ledger)
-        parts.append(part)
+    parts = source.in_parts(make, workers=workers, progress=progress)
     columns = [columns for part in parts for columns in part.columns]
     file, line, tokens, trained = np.concatenate([_NONE.reshape(4, 0), *columns], axis=1)
     offsets = group_offsets(file, line)  # a row may give several samples

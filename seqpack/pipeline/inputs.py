@@ -9,8 +9,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from seqpack.core.errors import ConfigError, DataError, RejectError, SeqpackError, UncoveredError
+from seqpack.core.errors import ConfigError, DataError, PluginError, RejectError, SeqpackError, UncoveredError
 from seqpack.core.progress import Say
+from seqpack.core.types import SET_KINDS, SetKind
 from seqpack.handlers.detect import DETECTED, Match, check_parts, detect
 from seqpack.hooks.component import Component
 from seqpack.hooks.host import plugin_host
@@ -42,7 +43,7 @@ class ResolvedInput:
     handler: str
     text_keys: tuple[str, ...]
     recipe: dict[str, Any]
-    kind: str = "sft"
+    kind: SetKind = "sft"
     sets: tuple[int, ...] = ()
     max_rows: int | None = None
     sampled: RowSample | None = None
@@ -56,7 +57,8 @@ class ResolvedInput:
         """What ``use`` makes of the samples of each row, with the number of the file and the row.
 
         ``shards`` are the parts of the files to read, all of them by default. ``use`` may raise RejectError, as the
-        handler may: the row then comes with the reason, once. Raises DataError for a file that cannot be read, a file
+        handler may: the row then comes with the reason, once. A row that gives several things says only with the first
+        that it was mended. Raises DataError for a file that cannot be read, a file
         whose first row lacks the columns its handler needs, and a handler that fails.
         """
         for shard in self.shards() if shards is None else shards:
@@ -75,6 +77,8 @@ class ResolvedInput:
                     else:
                         for item in items:
                             yield number, row, item
+                            if row.num_mended:
+                                row = row._replace(num_mended=0)
                     is_first = False
 
     def _wanted(self, shard: Shard) -> Callable[[int], bool] | None:
@@ -184,13 +188,24 @@ def open_handler(name: str, options: HandlerOptions) -> tuple[Component[DatasetH
     return component, make_handler(component, options)
 
 
-def kind_of(handler: DatasetHandler) -> str:
-    """The kind of set that a handler's samples make."""
-    return str(getattr(handler, "kind", "pretrain" if getattr(handler, "text_keys", ()) else "sft"))
+def kind_of(handler: DatasetHandler, name: str) -> SetKind:
+    """The kind of set that a handler's samples make; PluginError if what it says does not go together."""
+    gives_text = bool(getattr(handler, "text_keys", ()))
+    kind: SetKind = getattr(handler, "kind", "pretrain" if gives_text else "sft")
+    needs_columns = kind in ("pairwise", "prompt")
+    if kind not in SET_KINDS:
+        problem = f"kind {kind!r} is none of {', '.join(SET_KINDS)}"
+    elif (kind == "pretrain") != gives_text:
+        problem = f"kind {kind!r} goes with {'no ' if gives_text else ''}text_keys"
+    elif needs_columns and not getattr(handler, "column_names", ()):
+        problem = f"kind {kind!r} goes with column_names, which it does not have"
+    else:
+        return kind
+    raise PluginError("SP021", f"handler {name!r}: {problem}", help="report it to the author of the plugin")
 
 
-def _kind(handlers: Sequence[DatasetHandler], name: str) -> str:
-    kinds = sorted({kind_of(handler) for handler in handlers})
+def _kind(handlers: Sequence[DatasetHandler], name: str) -> SetKind:
+    kinds = sorted({kind_of(handler, name) for handler in handlers})
     if len(kinds) > 1:
         raise ConfigError(
             "SP022",

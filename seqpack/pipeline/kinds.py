@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from seqpack.core.errors import ConfigError
+from seqpack.core.types import SetKind
 from seqpack.io.packed import KINDS, ColumnPaths, DataSetPaths, PretrainPaths
 from seqpack.options.check import refuse_idle
 from seqpack.options.data import PackOptions, TextOptions
@@ -21,7 +22,7 @@ SAMPLE_FLAGS = (
 LABEL_FLAGS = ("train_on", "train_on_prompt", "mask_history")
 
 
-def check_kind(kind: str, handler: str, text: TextOptions, pack: PackOptions) -> None:
+def check_kind(kind: SetKind, handler: str, text: TextOptions, pack: PackOptions) -> None:
     """ConfigError for flags that a set of this kind has no use for."""
     if kind == "sft":
         return
@@ -49,7 +50,7 @@ def check_kind(kind: str, handler: str, text: TextOptions, pack: PackOptions) ->
         refuse_idle(text, LABEL_FLAGS, because=f"{gives}, whose labels have one form", help="leave it out")
 
 
-def set_paths(prefix: Path, kind: str, keys: tuple[str, ...]) -> DataSetPaths:
+def set_paths(prefix: Path, kind: SetKind, keys: tuple[str, ...]) -> DataSetPaths:
     """Names of all files of a set of this kind; ``keys`` are its columns, if they depend on the handler."""
     if kind == "sft":
         return DataSetPaths(prefix)

@@ -10,12 +10,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from seqpack.core.ledger import Ledger
 from seqpack.core.progress import Progress
 from seqpack.core.types import IGNORE_INDEX, TokenizedBatch
 from seqpack.io.shards import Shard
 from seqpack.options.data import LengthOptions
-from seqpack.pipeline.distribute import Advance, distribute
+from seqpack.pipeline.distribute import Advance
 from seqpack.pipeline.loss import Loss
 from seqpack.pipeline.samples import KeptBatch, SampleSource
 from seqpack.text.division import MARKUP, NOTHING_TRAINED
@@ -59,8 +58,8 @@ class Measured:
 def measure(source: SampleSource, length: LengthOptions, workers: int | None, progress: Progress) -> Measured:
     """Tokenize all rows and measure them; the source's ledger counts them. Errors as ``tokenize`` raises them."""
 
-    def make(shard: Shard, advance: Advance) -> tuple[tuple[_Part, Ledger], int]:
-        part, mine = _Part(), source.uncounted()
+    def make(mine: SampleSource, shard: Shard, advance: Advance) -> _Part:
+        part = _Part()
         sampled = mine.input.sampled
         before = (sampled.seen, sampled.taken) if sampled else (0, 0)
         for batch in mine.tokenize(length, lost=part.lose, shards=[shard]):
@@ -68,15 +67,9 @@ def measure(source: SampleSource, length: LengthOptions, workers: int | None, pr
             advance(len(batch.tokens))
         if sampled:
             part.seen, part.taken = sampled.seen - before[0], sampled.taken - before[1]
-        return (part, mine.ledger), mine.ledger.kept.samples
+        return part
 
-    shards, files = source.input.shards(), source.files
-    parts = []
-    for part, ledger in distribute(
-        shards, make, files=files, tokenizer=source.needed_by_workers, workers=workers, progress=progress
-    ):
-        source.ledger.add(ledger)
-        parts.append(part)
+    parts = source.in_parts(make, workers=workers, progress=progress)
     columns = [np.concatenate([_NONE, *(column for part in parts for column in part.columns[name])]) for name in _NAMES]
     original, fitted, file, line, digest = columns
     dropped = np.array([tokens for part in parts for tokens in part.dropped], np.int64)

@@ -9,10 +9,11 @@ import dataclasses
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 from seqpack.core.errors import DataError
 from seqpack.core.progress import Say
+from seqpack.core.types import SetKind
 from seqpack.hooks.host import plugin_host
 from seqpack.hooks.specs import DatasetCatalogue, DatasetHandler
 from seqpack.io.readers import resolve_inputs
@@ -38,7 +39,7 @@ from seqpack.pipeline.samples import check_length
 from seqpack.text.catalog import check_template, open_template
 from seqpack.text.tokenizer import Tokenizer
 
-UNDECIDED = "undecided"
+UNDECIDED: Final = "undecided"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Outlook:
     files: tuple[tuple[str, int], ...]
     handler: str
     handler_reason: str
-    kind: str
+    kind: SetKind | Literal["undecided"]
     template: str
     tokenizer: str
     tokenizer_engine: str
@@ -126,7 +127,7 @@ class _Source:
     files: list[Path]
     handler: str
     reason: str
-    kind: str
+    kind: SetKind | Literal["undecided"]
     keys: tuple[str, ...]
 
 
@@ -156,7 +157,7 @@ def _source(input: InputOptions, warnings: list[str], note: Say, *, mindspeed: b
         return _Source(files, AUTO, "the columns of the data decide", UNDECIDED, ())
     component, handler = named
     note("the rows were not looked at, as not all files are there")
-    return _Source(files, component.name, "as asked", kind_of(handler), _keys(handler))
+    return _Source(files, component.name, "as asked", kind_of(handler, component.name), _keys(handler))
 
 
 def _keys(handler: DatasetHandler) -> tuple[str, ...]:

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seqpack import __version__
 from seqpack.core.errors import ConfigError
 from seqpack.core.ledger import Ledger
+from seqpack.core.types import SetKind
 from seqpack.io.indexed import bin_path, idx_path
-from seqpack.io.manifest import Manifest, TokenizerRecord
-from seqpack.io.packed import DataSetPaths
+from seqpack.io.manifest import FileRecord, Manifest, TextRecord, TokenizerRecord
+from seqpack.io.packed import ColumnPaths, DataSetPaths, file_records
 from seqpack.io.pai import pai_prefix
 from seqpack.io.publish import publish
 from seqpack.options.data import StrategyOptions, WriteOptions
 from seqpack.pipeline.loss import Loss
+from seqpack.pipeline.run import Run
 from seqpack.text.engines import Choice
 from seqpack.text.labels import Finding
 from seqpack.text.tokenizer import Tokenizer
@@ -79,6 +82,41 @@ def publish_set(aside: DataSetPaths, paths: DataSetPaths, manifest: Manifest, *,
     manifest.write(aside.manifest)
     names = [*extra, *(path.name for path in (*aside.files, aside.manifest))]
     publish(aside.prefix.parent, paths.prefix.parent, names)
+
+
+def publish_columns(
+    aside: ColumnPaths,
+    paths: ColumnPaths,
+    run: Run,
+    *,
+    kind: SetKind,
+    ledger: Ledger,
+    tokenizer: TokenizerRecord,
+    recipe: dict[str, Any],
+    inputs: dict[str, FileRecord],
+    texts: dict[str, TextRecord],
+) -> Manifest:
+    """Publish a set that has a pair of files for each of its columns, and is not packed."""
+    aside.resolved.write_text(run.resolved, encoding="utf-8")
+    manifest = Manifest(
+        packed=False,
+        seq_length=None,
+        strategy=None,
+        mask=None,
+        seed=run.pack.seed,
+        num_rows=ledger.kept.samples,
+        num_samples=ledger.kept.samples,
+        ledger=ledger,
+        tokenizer=tokenizer,
+        recipe=recipe,
+        inputs=inputs,
+        files=file_records(aside),
+        seqpack_version=__version__,
+        kind=kind,
+        texts=texts,
+    )
+    publish_set(aside, paths, manifest)
+    return manifest
 
 
 def packing_record(strategy: StrategyOptions, on_overlong: str) -> dict[str, Any]:

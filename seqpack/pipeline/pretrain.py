@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from seqpack import __version__
 from seqpack.core.errors import ConfigError
 from seqpack.io.manifest import Manifest
-from seqpack.io.packed import PretrainPaths, file_records
+from seqpack.io.packed import PretrainPaths
 from seqpack.io.shards import Shard
 from seqpack.options.check import refuse_idle
 from seqpack.options.data import LengthOptions, PackOptions, TextOptions
@@ -17,7 +16,7 @@ from seqpack.pipeline.documents import DocumentParts, DocumentSource
 from seqpack.pipeline.existing import unchanged_set
 from seqpack.pipeline.inputs import ResolvedInput
 from seqpack.pipeline.kinds import check_kind
-from seqpack.pipeline.output import DataSetResult, PartsResult, Result, publish_set, tokenizer_record
+from seqpack.pipeline.output import DataSetResult, PartsResult, Result, publish_columns, tokenizer_record
 from seqpack.pipeline.parts import open_parts
 from seqpack.pipeline.run import Run
 from seqpack.pipeline.samples import check_loss
@@ -53,25 +52,17 @@ def preprocess_documents(input: ResolvedInput, run: Run) -> Result:
         is_kept = documents.choose(source.mindspeed, dedup=run.length.dedup == "exact", rejects=aside.rejects)
         check_loss(documents.ledger, input.files, run.length)
         texts = documents.write(aside, is_kept, index_drops=source.mindspeed is not None)
-        aside.resolved.write_text(run.resolved, encoding="utf-8")
-        manifest = Manifest(
-            packed=False,
-            seq_length=None,
-            strategy=None,
-            mask=None,
-            seed=run.pack.seed,
-            num_rows=documents.ledger.kept.samples,
-            num_samples=documents.ledger.kept.samples,
+        manifest = publish_columns(
+            aside,
+            paths,
+            run,
+            kind=input.kind,
             ledger=documents.ledger,
             tokenizer=tokenizer,
             recipe=recipe | {"tokenizer_engine": engine.label},
             inputs=made.records(),
-            files=file_records(aside),
-            seqpack_version=__version__,
-            kind="pretrain",
             texts=texts,
         )
-        publish_set(aside, paths, manifest)
         store.remove()
     for note in _notes(manifest, run):
         run.say(note)

@@ -6,19 +6,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seqpack.core.errors import ConfigError, DataError, DataLossError
 from seqpack.core.ledger import Ledger
+from seqpack.core.progress import Progress
 from seqpack.core.types import Sample, TokenizedBatch, TokenizedSample, join_samples
 from seqpack.hooks.specs import PromptTemplate
 from seqpack.io.readers import Record
 from seqpack.io.shards import Shard
 from seqpack.options.check import refuse_idle
 from seqpack.options.data import LengthOptions, TextOptions
+from seqpack.pipeline.distribute import Advance, distribute
 from seqpack.pipeline.inputs import ResolvedInput
 from seqpack.pipeline.loss import Loss
 from seqpack.pipeline.mindspeed import CUT, TOO_LONG, Rules
@@ -31,6 +33,8 @@ from seqpack.text.labels import Finding, LabelCheck, TrainOn, choose
 from seqpack.text.layout import Rendered, Renderer
 from seqpack.text.plain import ControlText
 from seqpack.text.tokenizer import Tokenizer
+
+T = TypeVar("T")
 
 SAMPLES_PER_BATCH = 2048
 
@@ -78,7 +82,6 @@ class SampleSource:
     mindspeed: Rules | None = None
     is_kept: list[bool] = field(default_factory=list)
     """Under ``mindspeed``: for every sample so far, whether it is in the set."""
-    _last_mended: Record | None = None
 
     @classmethod
     def open(cls, input: ResolvedInput, text: TextOptions) -> SampleSource:
@@ -108,7 +111,7 @@ class SampleSource:
 
     def uncounted(self) -> SampleSource:
         """The same source before its first row: another pass, or a worker's part, counts for itself."""
-        return replace(self, ledger=Ledger(), num_ended=0, is_kept=[], _last_mended=None)
+        return replace(self, ledger=Ledger(), num_ended=0, is_kept=[])
 
     @property
     def files(self) -> list[Path]:
@@ -162,6 +165,29 @@ class SampleSource:
         """The tokenizer, unless a fast engine encodes: then only samples that are too long need it."""
         return self.tokenizer if self.encoder.engine is self.tokenizer else None
 
+    def in_parts(
+        self, work: Callable[[SampleSource, Shard, Advance], T], *, workers: int | None, progress: Progress
+    ) -> list[T]:
+        """What ``work`` makes of each shard, with a source of its own; this one's ledger counts the rows of all.
+
+        The parts come in the order of the data; errors are those of ``distribute``.
+        """
+
+        def serve(shard: Shard, advance: Advance) -> tuple[tuple[T, Ledger], int]:
+            mine = self.uncounted()
+            part = work(mine, shard, advance)
+            return (part, mine.ledger), mine.ledger.kept.samples
+
+        tokenizer = self.needed_by_workers
+        results = distribute(
+            self.input.shards(), serve, files=self.files, tokenizer=tokenizer, workers=workers, progress=progress
+        )
+        parts = []
+        for part, ledger in results:
+            self.ledger.add(ledger)
+            parts.append(part)
+        return parts
+
     def forget_engine(self) -> None:
         """Give back the memory of an engine that is not needed any more."""
         self.encoder = SampleEncoder(self.tokenizer, self.control)
@@ -182,11 +208,6 @@ class SampleSource:
         while batch := _take(rows, length):
             yield self._fit(batch, length, lost) if self.mindspeed is None else self._fit_as_mindspeed(batch, lost)
 
-    def _count_mended(self, record: Record, lost: Callable[[Loss], None]) -> None:
-        if record.num_mended and record is not self._last_mended:  # a record may give several samples
-            self._last_mended = record
-            mend_row(self.ledger, lost, record)
-
     def _fit(self, batch: Sequence[_Row], length: LengthOptions, lost: Callable[[Loss], None]) -> KeptBatch:
         """Encode what was rendered, and look one by one only at what cannot be kept as it is."""
         samples = [(file, record, sample) for file, record, sample in batch if not isinstance(sample, str)]
@@ -204,12 +225,10 @@ class SampleSource:
         fitter = self._fitter(length, lost)
         if is_odd.any() or len(samples) < len(batch) or any(record.num_mended for _, record, _ in batch):
             for _, record, sample in batch:  # in the order of the data, so that batches do not show in what is listed
-                self._count_mended(record, lost)
-                if isinstance(sample, str):
-                    reject_row(self.ledger, lost, record, sample)
+                if not count_row(self.ledger, lost, record, sample):
                     continue
                 if is_odd[number]:
-                    changes[number] = fitter.fit(record.key, sample[0], tokens[number])
+                    changes[number] = fitter.fit(record.key, samples[number][2][0], tokens[number])
                 number += 1
         num_parts = np.ones(len(samples), np.int64)
         num_parts[list(changes)] = [len(parts) for parts in changes.values()]
@@ -230,9 +249,7 @@ class SampleSource:
         fitted = iter(self.mindspeed.fit(self.encoder.encode_spans(spans_of), spans_of))
         kept: list[tuple[TokenizedSample, int, int, int]] = []
         for file, record, row in batch:
-            self._count_mended(record, lost)
-            if isinstance(row, str):
-                reject_row(self.ledger, lost, record, row)
+            if not count_row(self.ledger, lost, record, row):
                 continue
             sample = next(fitted)
             cut, original = sample.tokens, sample.original_length
@@ -311,16 +328,16 @@ def require_end_token(tokenizer: Tokenizer, end_token_id: int | None) -> int:
     return end_token_id
 
 
-def reject_row(ledger: Ledger, lost: Callable[[Loss], None], record: Record, reason: str) -> None:
-    """Count a row that cannot be used, and report it."""
-    ledger.reject(reason)
-    lost(Loss(record.key, "rejected", reason, 0))
-
-
-def mend_row(ledger: Ledger, lost: Callable[[Loss], None], record: Record) -> None:
-    """Count a row whose text its reader had to mend, and report it."""
-    ledger.mended += 1
-    lost(Loss(record.key, "mended", "half of a surrogate pair, which is not Unicode, became U+FFFD", 0))
+def count_row(ledger: Ledger, lost: Callable[[Loss], None], record: Record, item: object) -> bool:
+    """Count and report a row that was mended, and one that gives a reason, a str, instead of an item: False then."""
+    if record.num_mended:
+        ledger.mended += 1
+        lost(Loss(record.key, "mended", "half of a surrogate pair, which is not Unicode, became U+FFFD", 0))
+    if not isinstance(item, str):
+        return True
+    ledger.reject(item)
+    lost(Loss(record.key, "rejected", item, 0))
+    return False
 
 
 def _take(rows: Iterator[_Row], length: LengthOptions) -> list[_Row]:

@@ -38,7 +38,7 @@ def _lines(outlook: Outlook) -> Iterator[tuple[str, str]]:
     if len(outlook.files) > len(shown):
         yield "read", f"and {len(outlook.files) - len(shown):,} more files"
     yield "handler", f"{outlook.handler} ({outlook.handler_reason})"
-    yield "gives", KINDS.get(outlook.kind, "what the data are")
+    yield "gives", "what the data are" if outlook.kind == "undecided" else KINDS[outlook.kind]
     if outlook.template:
         yield "template", outlook.template
     yield "tokenizer", outlook.tokenizer

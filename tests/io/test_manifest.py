@@ -67,7 +67,7 @@ def test_garbage_is_refused(tmp_path, text):
     ("key", "value"),
     [
         ("mask", "sawtooth"), ("ledger", {}), ("ledger", 3), ("tokenizer", {"path": "x"}), ("files", []),
-        ("inputs", {"x": 3}), ("surprise", 1),
+        ("inputs", {"x": 3}), ("surprise", 1), ("kind", "dpo"),
     ],
 )  # fmt: skip
 def test_a_damaged_part_is_refused(tmp_path, key, value):

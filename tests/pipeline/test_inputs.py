@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from seqpack.core.errors import ConfigError, DataError
+from seqpack.core.errors import ConfigError, DataError, PluginError
 from seqpack.core.types import Message, Sample, Span
 from seqpack.hooks import host
 from seqpack.hooks.component import Component
 from seqpack.hooks.specs import HandlerOptions, make_handler
 from seqpack.io import shards
 from seqpack.options.data import InputOptions
-from seqpack.pipeline.inputs import FIRST_ROWS, resolve_input
+from seqpack.pipeline.inputs import FIRST_ROWS, kind_of, resolve_input
 
 ALPACA = {"instruction": "Hi", "output": "Hello"}
 SHAREGPT = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}
@@ -227,3 +227,38 @@ def test_a_handler_without_options_gets_its_columns():
     assert sample.messages[0].content == "{'a': 'b'}"
     with pytest.raises(ConfigError, match="'echo' does not use --dataset-dir"):
         make_handler(component, HandlerOptions(columns={}, dataset_dir=Path("data")))
+
+
+@pytest.mark.parametrize(
+    ("says", "problem"),
+    [
+        ({"kind": "dpo"}, "kind 'dpo' is none of sft, pretrain, pairwise, prompt"),
+        ({"kind": "pretrain"}, "kind 'pretrain' goes with text_keys"),
+        ({"kind": "sft", "text_keys": ("text",)}, "kind 'sft' goes with no text_keys"),
+        ({"kind": "pairwise"}, "kind 'pairwise' goes with column_names"),
+    ],
+)
+def test_a_handler_that_contradicts_itself(says, problem):
+    handler = EchoHandler({})
+    for name, value in says.items():
+        setattr(handler, name, value)
+    with pytest.raises(PluginError, match=f"^handler 'echo': {problem}") as caught:
+        kind_of(handler, "echo")
+    assert caught.value.code == "SP021"
+
+
+class TwiceHandler(EchoHandler):
+    def __call__(self, record: Mapping[str, Any]) -> Iterator[Sample]:
+        for _ in range(2):
+            yield Sample((Message("user", record["q"]), Message("assistant", "Hi.")))
+
+
+def test_a_mended_row_of_several_samples_is_mended_once(runs, tmp_path, monkeypatch):
+    made = host.PluginHost([])
+    made.handlers.add_all([Component("twice", f"{__name__}:TwiceHandler", "", plugin="test")])
+    monkeypatch.setattr("seqpack.pipeline.inputs.plugin_host", lambda: made)
+    (tmp_path / "rows.jsonl").write_text('{"q": "\\ud83d"}\n{"q": "b"}\n')
+    result = runs.preprocess(tmp_path / "rows.jsonl", handler="twice")
+    assert (result.ledger.kept.samples, result.ledger.mended) == (4, 1)
+    losses = [json.loads(line) for line in result.paths.rejects.read_text().splitlines()]
+    assert [(loss["key"].rpartition(":")[2], loss["outcome"]) for loss in losses] == [("1", "mended")]
