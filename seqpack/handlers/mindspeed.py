@@ -13,18 +13,10 @@ from typing import Any
 
 from seqpack.core.errors import ConfigError, RejectError, UncoveredError
 from seqpack.core.types import Message, Preference, Question, Role, Sample
+from seqpack.handlers.sharegpt import TAG_ROLES, TAGS
 
 ALPACA_COLUMNS = {"prompt": "instruction", "query": "input", "response": "output"}
 ANSWERS = {"chosen": "chosen", "rejected": "rejected"}
-TAGS: dict[str, str | None] = {
-    "role_tag": "from",
-    "content_tag": "value",
-    "user_tag": "human",
-    "assistant_tag": "gpt",
-    "observation_tag": "observation",
-    "function_tag": "function_call",
-    "system_tag": "system",
-}
 OPENAI_TAGS: dict[str, str | None] = {
     "role_tag": "role",
     "content_tag": "content",
@@ -34,13 +26,6 @@ OPENAI_TAGS: dict[str, str | None] = {
     "function_tag": "function_call",
     "system_tag": "system",
 }
-_ROLES: tuple[tuple[str, Role], ...] = (
-    ("user_tag", "user"),
-    ("assistant_tag", "assistant"),
-    ("observation_tag", "observation"),
-    ("function_tag", "function"),
-    ("system_tag", "system"),
-)
 LEFT_OUT = "no exchange, which MindSpeed-LLM leaves out"
 Columns = Callable[[], frozenset[str]]
 
@@ -293,7 +278,7 @@ def _opening(record: Mapping[str, Any], value: Any, tags: Mapping[str, Any]) -> 
 
 def _role(word: Any, tags: Mapping[str, Any]) -> Role | None:
     """Who speaks; of tags with the same word the last one counts, as in their table."""
-    return next((role for tag, role in reversed(_ROLES) if tags[tag] == word), None)
+    return next((role for tag, role in reversed(TAG_ROLES.items()) if tags[tag] == word), None)
 
 
 def _message(role: Any, content: Any) -> Message:

@@ -26,7 +26,7 @@ TAGS: dict[str, str] = {
 """Keys of a turn, and the names of those who speak, unless ``tags`` of ``--map-keys`` says otherwise."""
 
 _OPTIONAL_TAGS = ("observation_tag", "function_tag", "system_tag")
-_ROLES: dict[str, Role] = {
+TAG_ROLES: dict[str, Role] = {
     "user_tag": "user",
     "assistant_tag": "assistant",
     "observation_tag": "observation",
@@ -51,8 +51,8 @@ class SharegptHandler:
     def __init__(self, columns: Columns) -> None:
         tags = _tags(columns.get("tags"))
         self._role_key, self._content_key = tags["role_tag"] or "", tags["content_tag"] or ""
-        self._roles = {tags[tag]: role for tag, role in _ROLES.items() if tags[tag] is not None}
-        if len(self._roles) < sum(tags[tag] is not None for tag in _ROLES):
+        self._roles = {tags[tag]: role for tag, role in TAG_ROLES.items() if tags[tag] is not None}
+        if len(self._roles) < sum(tags[tag] is not None for tag in TAG_ROLES):
             raise ConfigError("SP010", "--map-keys: two tags have the same name", help="each role needs its own")
         columns = {part: column for part, column in columns.items() if part != "tags"}
         self._columns = ColumnMap("a conversation, besides 'tags',", self.parts, columns, required=self.required)

@@ -48,7 +48,8 @@ def test_flags_that_would_change_the_data_are_refused_with_a_way_out(options):
 
 
 def test_their_defaults_are_accepted():
-    RefusedOptions(mix_strategy="concat", drop_thinking="true")
+    options = RefusedOptions(mix_strategy="concat", drop_thinking="true")
+    assert (options.mix_strategy, options.drop_thinking) == ("concat", "true")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -163,34 +163,49 @@ def tokenizers(tmp_path) -> Path:
 
 
 @pytest.fixture
-def compare(runs, write_jsonl, tokenizers) -> Callable[..., None]:
-    """Files of both, byte for byte; or both stop."""
+def compare(runs, write_jsonl, tokenizers) -> Callable[..., int]:
+    """Files of both, byte for byte, or both stop. Returns how many files were compared.
 
-    def compare(rows: str, handler: str, tokenizer: str, **given: Any) -> None:
+    Where one row makes their program stop, the rows that it takes are compared too.
+    """
+
+    def compare(rows: str, handler: str, tokenizer: str, **given: Any) -> int:
         flags = Flags(handler, **given)
         directory = tokenizers / tokenizer
-        try:
-            expected = Program(flags, directory, TEMPLATES).files(ROWS[rows])
-        except (CrashError, KeyError, IndexError, TypeError, ValueError):
-            expected = {}
-        if not any(content for name, content in expected.items() if name.endswith(".bin")):
-            # they stop, or write files of nothing
-            with pytest.raises((ConfigError, DataError)):
-                ours(flags, rows, directory)
-            return
+        expected = theirs(flags, ROWS[rows], directory)
+        if expected:
+            return compare_files(expected, flags, ROWS[rows], directory)
+        with pytest.raises((ConfigError, DataError)):
+            ours(flags, ROWS[rows], directory)
+        columns = dict.fromkeys(name for row in ROWS[rows] for name in row)
+        alone = dataclasses.replace(flags, pack=False, n_subs=1)
+        taken = [columns | row for row in ROWS[rows] if theirs(alone, [columns | row], directory)]
+        expected = theirs(flags, taken, directory)
+        return compare_files(expected, flags, taken, directory) if expected else 0
+
+    def compare_files(expected: dict[str, bytes], flags: Flags, rows: list[dict[str, Any]], directory: Path) -> int:
         paths = ours(flags, rows, directory)
         for name, content in expected.items():
             column, kind = name.rsplit(".", 1)
             found = paths.column(column).with_name(f"{paths.column(column).name}.{kind}")
             assert found.read_bytes() == content, f"{name} of {flags}"
+        return len(expected)
 
-    def ours(flags: Flags, rows: str, directory: Path) -> Any:
+    def theirs(flags: Flags, rows: list[dict[str, Any]], directory: Path) -> dict[str, bytes]:
+        """Their files; none if they stop, or write files of nothing."""
+        try:
+            files = Program(flags, directory, TEMPLATES).files(rows)
+        except (CrashError, KeyError, IndexError, TypeError, ValueError):
+            return {}
+        return files if any(content for name, content in files.items() if name.endswith(".bin")) else {}
+
+    def ours(flags: Flags, rows: list[dict[str, Any]], directory: Path) -> Any:
         more = {name: getattr(flags, name) for name in OPTIONS}
         if flags.prompt_type:
             more["prompt_type"] = flags.prompt_type
         if "Pretrain" in flags.handler and "Alpaca" not in flags.handler:
             more["json_keys"] = list(flags.json_keys)
-        file = write_jsonl(ROWS[rows], "rows.jsonl")
+        file = write_jsonl(rows, "rows.jsonl")
         return runs.preprocess(
             file,
             tokenizer=directory,
@@ -220,17 +235,29 @@ TAKEN = [
 ]
 
 
+NEED_TOKENS = ("chatglm2", "chatglm3", "chatglm3_system")
+"""Templates with tokens that not all of the tokenizers have: their program stops, whatever the data are."""
+LONG = ("alpaca", "bailing_mini", "gpt_oss", "magistral", "qwen_r1")
+"""Templates whose own text leaves no room in some of the short sequences: their files are empty."""
+
+
+def may_be_nothing(name: str, mode: Mapping[str, Any]) -> bool:
+    return name in NEED_TOKENS or (name in LONG and "seq_length" in mode)
+
+
 @pytest.mark.parametrize(("name", "mode"), TAKEN)
 def test_templates_and_modes(compare, name, mode):
     tokenizer = TOKENIZERS[(NAMES.index(name) + list(MODES).index(mode)) % len(TOKENIZERS)]
-    compare("alpaca", ALPACA, tokenizer, prompt_type=name, map_keys=ALPACA_KEYS, **MODES[mode])
-    compare("sharegpt", SHAREGPT, tokenizer, prompt_type=name, **MODES[mode])
+    alpaca = compare("alpaca", ALPACA, tokenizer, prompt_type=name, map_keys=ALPACA_KEYS, **MODES[mode])
+    sharegpt = compare("sharegpt", SHAREGPT, tokenizer, prompt_type=name, **MODES[mode])
+    assert (alpaca and sharegpt) or may_be_nothing(name, MODES[mode])
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 @pytest.mark.parametrize("name", NAMES)
 def test_tools(compare, name, tokenizer):
-    compare("sharegpt", SHAREGPT, tokenizer, prompt_type=name, map_keys={"tools": "tools", "system": "sys"})
+    mapped = {"tools": "tools", "system": "sys"}
+    assert compare("sharegpt", SHAREGPT, tokenizer, prompt_type=name, map_keys=mapped) or name in NEED_TOKENS
 
 
 @pytest.mark.parametrize("thinking", ["true", "false", "none"])
@@ -238,10 +265,11 @@ def test_tools(compare, name, tokenizer):
 def test_thoughts(compare, name, thinking):
     for mode in ("plain", "plain, cut", "neat"):
         given = {"prompt_type": name, "enable_thinking": thinking, **MODES[mode]}
-        compare("alpaca", ALPACA, "qwen", map_keys=ALPACA_KEYS, **given)
+        assert compare("alpaca", ALPACA, "qwen", map_keys=ALPACA_KEYS, **given) or may_be_nothing(name, MODES[mode])
         if mode != "neat":
-            compare("sharegpt pairs", PAIRS["sharegpt"], "qwen", **given)
-            compare("alpaca", "R1AlpacaStyleInstructionHandler", "qwen", map_keys=ALPACA_KEYS, **given)
+            pairs = compare("sharegpt pairs", PAIRS["sharegpt"], "qwen", **given)
+            assert pairs or may_be_nothing(name, MODES[mode])
+            assert compare("alpaca", "R1AlpacaStyleInstructionHandler", "qwen", map_keys=ALPACA_KEYS, **given)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -250,19 +278,22 @@ def test_pairs_and_prompts(compare, name):
     mapped = {"prompt": "question", "query": "", "system": "sys"}
     for mode in ("plain", "plain, cut"):
         given = {"prompt_type": name, **MODES[mode]}
-        compare("sharegpt pairs", PAIRS["sharegpt"], tokenizer, **given)
-        compare("alpaca pairs", PAIRS["alpaca"], tokenizer, map_keys=mapped, **given)
-        compare("alpaca", "PPOAlpacaStyleInstructionHandler", tokenizer, map_keys=ALPACA_KEYS, **given)
         keys = ("labels", "level")
-        compare("alpaca", "R1AlpacaStyleInstructionHandler", tokenizer, additional_keys=keys, **given)
-        compare("sharegpt", "R1SharegptStyleInstructionHandler", tokenizer, additional_keys=("labels",), **given)
+        compared = (
+            compare("sharegpt pairs", PAIRS["sharegpt"], tokenizer, **given),
+            compare("alpaca pairs", PAIRS["alpaca"], tokenizer, map_keys=mapped, **given),
+            compare("alpaca", "PPOAlpacaStyleInstructionHandler", tokenizer, map_keys=ALPACA_KEYS, **given),
+            compare("alpaca", "R1AlpacaStyleInstructionHandler", tokenizer, additional_keys=keys, **given),
+            compare("sharegpt", "R1SharegptStyleInstructionHandler", tokenizer, additional_keys=("labels",), **given),
+        )
+        assert all(compared) or may_be_nothing(name, MODES[mode])
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["qwen", "llama2", "gemma", "qwen_lf"])
 def test_messages_of_openai(compare, name, mode):
     mode_flags = MODES[mode] | ({"n_subs": 2} if mode == "subsets" else {})
-    compare("openai", "OpenAIInstructionHandler", "llama2", prompt_type=name, **mode_flags)
+    assert compare("openai", "OpenAIInstructionHandler", "llama2", prompt_type=name, **mode_flags)
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
@@ -275,14 +306,16 @@ def test_text(compare, tokenizer, mode):
         "short subsets": {"seq_length": 20, "n_subs": 3},
     }
     given = MODES.get(mode) or more.get(mode, {})
-    compare("text", "GeneralPretrainHandler", tokenizer, json_keys=("a", "b"), **given)
-    compare("plain", "AlpacaPretrainHandler", tokenizer, **given)
-    compare("plain", "GeneralInstructionHandler", tokenizer, **given)
+    text = compare("text", "GeneralPretrainHandler", tokenizer, json_keys=("a", "b"), **given)
+    plain = compare("plain", "AlpacaPretrainHandler", tokenizer, **given)
+    prompted = compare("plain", "GeneralInstructionHandler", tokenizer, **given)
+    assert text or "pack" in given  # which their program cannot do with text
+    assert (plain and prompted) or "seq_length" in given  # all rows are longer
 
 
 def test_other_tags_and_what_they_do_not_name(compare):
     tags = {"role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt"}
-    compare("sharegpt", SHAREGPT, "qwen", prompt_type="qwen", map_keys={"tags": tags})
+    assert compare("sharegpt", SHAREGPT, "qwen", prompt_type="qwen", map_keys={"tags": tags})
 
 
 @pytest.mark.parametrize("name", ["qwen", "glm4", "chatglm3", "llama2", "qwen3", "cpm"])

@@ -236,8 +236,8 @@ def test_whatever_the_data_say(tokenizer, name, turns, system):
     assert control(tokens) == control(tokens_of(tokenizer, name, sample(harmless, "a" if system else "")))
 
 
-@pytest.mark.skipif("WRITE_GOLDEN" not in os.environ, reason="writes tests/golden/templates/expected.json")
-def test_write_the_expected_file(tokenizer):
+def test_the_expected_file_is_what_the_rules_give(tokenizer):
+    """With WRITE_GOLDEN=1 it is written."""
     value: dict[str, dict[str, object]] = {}
     for name in NAMES:
         value[name] = {}
@@ -251,4 +251,6 @@ def test_write_the_expected_file(tokenizer):
                 "trained": len(ids) - labels.count(IGNORE_INDEX),
                 "sha256": digest(ids, labels),
             }
-    EXPECTED.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    if "WRITE_GOLDEN" in os.environ:
+        EXPECTED.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    assert json.loads(EXPECTED.read_bytes()) == value
