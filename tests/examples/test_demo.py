@@ -13,13 +13,15 @@ from types import ModuleType
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from seqpack.commands.demo import MARKER, Numbers, Recipe, Steps, command_line, measure, run_demo
+from seqpack.cli.app import run
+from seqpack.commands.demo import MARKER, Numbers, Recipe, Steps, command_line, measure, pack_to_show, run_demo
 from seqpack.core.errors import ConfigError
 from seqpack.options.demo import DemoOptions
 from seqpack.options.output import OutputOptions
 from seqpack.report.console import Console
 
-SCRIPTS = Path(__file__).parents[2] / "examples" / "demo"
+ROOT = Path(__file__).parents[2]
+SCRIPTS, README = ROOT / "examples" / "demo", ROOT / "README.md"
 ROWS = 2000
 SHORT = Recipe(rows=300, train_iters=6, padded_iters=4)
 
@@ -170,6 +172,29 @@ def test_a_failing_step_stops_the_demo_with_its_exit_code(tmp_path, capfd):
     assert stopped.value.code == 3
     assert json.loads(printed.out)["exit_code"] == 3
     assert "exit code 3" in printed.err
+
+
+@pytest.mark.slow
+def test_the_screens_in_the_readme_are_those_of_the_demo(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "119")
+    recipe, seed = Recipe(), DemoOptions().seed
+    for script, words in (
+        (make_data, ["--output", "data", "--rows", str(recipe.rows), "--seed", str(seed)]),
+        (make_tokenizer, ["data/train.jsonl", "--output", "tokenizer"]),
+    ):
+        monkeypatch.setattr(sys, "argv", ["script", *words])
+        script.main()
+    options = ["--tokenizer", "tokenizer", "--prompt-type", "qwen", "--seq-length", str(recipe.seq_length)]
+    assert run(["preprocess", "data/train.jsonl", *options, "--neat-pack", "-o", "demo"]) == 0
+    assert run(["show", "demo", "--pack", str(pack_to_show(Path("demo")))]) == 0
+    printed = [line.rstrip() for line in capfd.readouterr().out.splitlines()]
+    screens = README.read_text("utf-8").split("```")
+    for first in ("token ledger", "pack "):
+        (screen,) = [text.strip("\n").splitlines() for text in screens if text.startswith(f"\n{first}")]
+        start = printed.index(screen[0])
+        for shown, line in zip(screen, printed[start:], strict=False):
+            assert line.startswith(shown.removesuffix("…")), shown
 
 
 @pytest.mark.slow
