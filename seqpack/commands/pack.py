@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seqpack.core.errors import ConfigError
-from seqpack.options.check import refuse_idle
+from seqpack.options.check import refuse_all, refuse_idle
 from seqpack.options.data import PlanOptions, StrategyOptions, WorkOptions
 from seqpack.options.either import OptionalTextOptions
 from seqpack.options.output import OutputOptions
@@ -39,104 +40,90 @@ def pack(
     from seqpack.pipeline.either import the_set
     from seqpack.report.console import Console
 
+    asked = _Asked(input, text, length, strategy, plan, work)
     console = Console(output)
     prefix = the_set(input)
     if plan.plans:
-        _plan_only(console, prefix, input, text, length, strategy, plan, work)
+        _plan_only(console, prefix, asked)
     elif not input.input:
         raise ConfigError("SP001", "INPUT is missing", help="name raw files, or the PREFIX of a set")
     elif prefix is None:
-        _group(console, input, text, length, strategy, plan, work, resolved)
+        _group(console, asked, resolved.to_yaml())
     else:
-        _repack(console, prefix, input, text, length, strategy, plan, work, resolved)
+        _repack(console, prefix, asked, resolved.to_yaml())
 
 
-def _refuse_raw(because: str, input: PackInputOptions, text: OptionalTextOptions, work: WorkOptions) -> None:
-    from seqpack.options.check import refuse_all
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The options of one call."""
 
-    refuse_all(input, "input", because=because, help="leave it out")
-    refuse_all(text, because=because, help="leave it out")
-    refuse_all(work, because=because, help="leave it out")
+    input: PackInputOptions
+    text: OptionalTextOptions
+    length: PackLengthOptions
+    strategy: StrategyOptions
+    plan: PlanOptions
+    work: WorkOptions
+
+    def refuse_raw(self, because: str) -> None:
+        """ConfigError for options that only mean something for raw files."""
+        for options, allowed in ((self.input, ("input",)), (self.text, ()), (self.work, ())):
+            refuse_all(options, *allowed, because=because, help="leave it out")
 
 
-def _repack(
-    console: Console,
-    prefix: Path,
-    input: PackInputOptions,
-    text: OptionalTextOptions,
-    length: PackLengthOptions,
-    strategy: StrategyOptions,
-    plan: PlanOptions,
-    work: WorkOptions,
-    resolved: Resolved,
-) -> None:
-    from seqpack.pipeline.repack import repack as run
+def _repack(console: Console, prefix: Path, asked: _Asked, resolved: str) -> None:
+    from seqpack.pipeline.repack import repack
     from seqpack.report.written import report_data_set
 
-    _refuse_raw(f"{prefix} is a set that is tokenized already", input, text, work)
-    result = run(length.for_set(prefix), strategy, plan.write, resolved=resolved.to_yaml(), progress=console.progress)
+    asked.refuse_raw(f"{prefix} is a set that is tokenized already")
+    result = repack(
+        asked.length.for_set(prefix), asked.strategy, asked.plan.write, resolved=resolved, progress=console.progress
+    )
     report_data_set(console, result)
 
 
-def _group(
-    console: Console,
-    input: PackInputOptions,
-    text: OptionalTextOptions,
-    length: PackLengthOptions,
-    strategy: StrategyOptions,
-    plan: PlanOptions,
-    work: WorkOptions,
-    resolved: Resolved,
-) -> None:
+def _group(console: Console, asked: _Asked, resolved: str) -> None:
     from seqpack.pipeline.grouping import group_rows
     from seqpack.report.command_lines import command_line, given_flags, set_name
     from seqpack.report.inputs import report_inputs
     from seqpack.report.written import report_groups
 
+    input, length = asked.input, asked.length.for_rows()
     why = "groups of rows are no tokens yet"
-    refuse_idle(strategy, ("neat_pack", "mask"), because=why, help="give it to seqpack preprocess --pregrouped")
-    refuse_idle(strategy, ("align",), because=why, help="leave it out")
-    refuse_idle(plan, ("emit",), because=why, help="give it to seqpack preprocess --pregrouped")
-    required = text.required()
+    refuse_idle(asked.strategy, ("neat_pack", "mask"), because=why, help="give it to seqpack preprocess --pregrouped")
+    refuse_idle(asked.strategy, ("align",), because=why, help="leave it out")
+    refuse_idle(asked.plan, ("emit",), because=why, help="give it to seqpack preprocess --pregrouped")
+    text = asked.text.required()
     result = group_rows(
         input,
-        required,
-        length.for_rows(),
-        strategy,
-        plan.write,
-        workers=work.workers,
-        resolved=resolved.to_yaml(),
+        text,
+        length,
+        asked.strategy,
+        asked.plan.write,
+        workers=asked.work.workers,
+        resolved=resolved,
         progress=console.progress,
         say=console.note,
     )
     report_inputs(console, input.input, result.sources)
     leave = ("seq_length", "on_overlong", "max_drop", *(("handler", "dataset_dir") if input.dataset_dir else ()))
-    flags = given_flags(input, required, length.for_rows(), leave=leave)
+    flags = given_flags(input, text, length, leave=leave)
     words = ("seqpack", "preprocess", result.path, "--pregrouped", *flags, "--seq-length", length.seq_length)
     report_groups(console, result, command_line(*words, "--neat-pack", "-o", set_name([result.path])))
 
 
-def _plan_only(
-    console: Console,
-    prefix: Path | None,
-    input: PackInputOptions,
-    text: OptionalTextOptions,
-    length: PackLengthOptions,
-    strategy: StrategyOptions,
-    plan: PlanOptions,
-    work: WorkOptions,
-) -> None:
+def _plan_only(console: Console, prefix: Path | None, asked: _Asked) -> None:
     from seqpack.pipeline.plan_only import plan_only
     from seqpack.report.plans import report_plan
 
+    plan = asked.plan
     because = "a plan says who shares a pack, not who sees whom"
-    refuse_idle(strategy, ("neat_pack", "mask"), because=because, help="leave it out, and give it when packing")
+    refuse_idle(asked.strategy, ("neat_pack", "mask"), because=because, help="leave it out, and give it when packing")
     refuse_idle(plan, ("emit",), because="no packs are written", help="leave it out")
-    _refuse_raw("a plan is made of a set or of --lengths", input, text, work)
-    if plan.lengths is not None and input.input:
+    asked.refuse_raw("a plan is made of a set or of --lengths")
+    if plan.lengths is not None and asked.input.input:
         raise ConfigError("SP001", "both a set and --lengths are given", help="leave one of them out")
     if plan.lengths is None and prefix is None:
         raise ConfigError("SP001", "--plan-only plans a set, and its PREFIX is missing", help="preprocess makes one")
     if plan.lengths is None and plan.output is None:
         raise ConfigError("SP001", "--output is missing", help="-o FILE says where the plan goes")
-    report_plan(console, plan_only(plan, length.for_set(prefix), strategy))
+    report_plan(console, plan_only(plan, asked.length.for_set(prefix), asked.strategy))
