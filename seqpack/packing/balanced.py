@@ -14,7 +14,7 @@ from itertools import chain
 import numpy as np
 
 from seqpack.core.plan import Integers, PackPlan
-from seqpack.packing.best_fit import NO_LIMIT, best_fit, best_fit_into
+from seqpack.packing.best_fit import best_fit, best_fit_into
 from seqpack.packing.bounds import lower_bound
 from seqpack.packing.deal import deal
 from seqpack.packing.exact import exact_into, fewest
@@ -22,7 +22,7 @@ from seqpack.packing.lengths import histogram
 from seqpack.packing.mixing import design_effect
 from seqpack.packing.patterns import Ints, Patterns
 
-SHARES = (0.95, 0.98, 0.9, 0.92, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5, 0.4)
+SHARES = (0.95, 0.98, 0.99, 0.995, 0.998, 0.9, 0.92, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5, 0.4)
 MOST_OVER = 0.001
 """So many packs more than the bound are a price that mixing may have."""
 WELL_MIXED = 1.25
@@ -46,6 +46,7 @@ def balanced(counts: Ints, capacity: int, *, max_docs: int | None = None) -> Pat
     """The first well mixed plan with no more packs than best-fit makes, or nearly the bound.
 
     Without one: the fewest packs among the well mixed plans near the bound, else the best mixed near the fewest packs.
+    Plans in which a pack has more than ``max_docs`` samples are passed over; a tight limit leaves those without mixing.
     """
     bound = lower_bound(counts, capacity)
     near = int(bound * (1 + MOST_OVER))
@@ -56,7 +57,9 @@ def balanced(counts: Ints, capacity: int, *, max_docs: int | None = None) -> Pat
     # where the bound is out of reach, samples do not fit together well, and many must be left for exact closing
     shares = SHARES if plain.num_packs <= near else SHARES[-1:]
     tried: list[tuple[int, float, Patterns]] = []
-    for patterns in chain(_plans(counts, capacity, max_docs, shares), [plain]):
+    for patterns in chain(_plans(counts, capacity, shares), [plain]):
+        if max_docs is not None and patterns.sums(patterns.times).max(initial=0) > max_docs:
+            continue
         effect = design_effect(patterns)
         if patterns.num_packs <= enough and effect <= WELL_MIXED:
             return patterns
@@ -68,13 +71,10 @@ def balanced(counts: Ints, capacity: int, *, max_docs: int | None = None) -> Pat
     return min((found for found in tried if found[0] <= few), key=lambda found: found[1])[2]
 
 
-def _plans(counts: Ints, capacity: int, max_docs: int | None, shares: Sequence[float]) -> Iterator[Patterns]:
+def _plans(counts: Ints, capacity: int, shares: Sequence[float]) -> Iterator[Patterns]:
     """Plans to try, those first that are good for most data."""
-    limit = max_docs or NO_LIMIT
-    tokens = int((counts * np.arange(len(counts))).sum())
-    packs = max(-(-tokens // capacity), -(-int(counts.sum()) // limit))
+    packs = -(-int((counts * np.arange(len(counts))).sum()) // capacity)
     closings = (partial(exact_into, capacity=capacity), partial(best_fit_into, capacity=capacity))
-    # a limit on samples per pack would have to be known to the closing of each group of packs
-    for share in shares if packs and max_docs is None else ():
+    for share in shares if packs else ():
         for close in closings:
-            yield deal(counts, capacity, packs, share=share, close=close, max_docs=limit)
+            yield deal(counts, capacity, packs, share=share, close=close)

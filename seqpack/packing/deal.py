@@ -26,30 +26,28 @@ MOST_ROUNDS = 600
 
 @dataclass(slots=True)
 class _Hands:
-    """Groups of equal packs, all int64 ``[groups]``: how many, their room, their chain, samples each may still take."""
+    """Groups of equal packs, all int64 ``[groups]``: how many there are, their room, the chain of what they hold."""
 
     packs: Ints
     room: Ints
     chain: Ints
-    docs: Ints
 
     def take(self, groups: NDArray[np.integer] | NDArray[np.bool_]) -> _Hands:
-        return _Hands(self.packs[groups], self.room[groups], self.chain[groups], self.docs[groups])
+        return _Hands(self.packs[groups], self.room[groups], self.chain[groups])
 
     def and_also(self, other: _Hands) -> _Hands:
         return _Hands(
             np.concatenate([self.packs, other.packs]),
             np.concatenate([self.room, other.room]),
             np.concatenate([self.chain, other.chain]),
-            np.concatenate([self.docs, other.docs]),
         )
 
 
 class _Table:
     """The packs dealt to, and the chains of what they hold (one sample per link)."""
 
-    def __init__(self, packs: int, capacity: int, max_docs: int) -> None:
-        self.hands = _Hands(*(np.array([value], np.int64) for value in (packs, capacity, -1, max_docs)))
+    def __init__(self, packs: int, capacity: int) -> None:
+        self.hands = _Hands(*(np.array([value], np.int64) for value in (packs, capacity, -1)))
         self._before: list[Ints] = []
         self._length: list[Ints] = []
         self._links = 0
@@ -60,7 +58,7 @@ class _Table:
         self._length.append(length)
         chain = np.arange(self._links, self._links + len(length))
         self._links += len(length)
-        return _Hands(to.packs, to.room - length, chain, to.docs - 1)
+        return _Hands(to.packs, to.room - length, chain)
 
     def patterns(self, hands: _Hands) -> Patterns:
         none = [np.zeros(0, np.int64)]
@@ -68,10 +66,10 @@ class _Table:
         return unroll(hands.packs, hands.chain, before, length, np.ones_like(length))
 
 
-def deal(counts: Ints, capacity: int, packs: int, *, share: float, close: Close, max_docs: int) -> Patterns:
+def deal(counts: Ints, capacity: int, packs: int, *, share: float, close: Close) -> Patterns:
     """Deal ``share`` of the tokens to so many packs, then close them; what does not fit gets packs of its own."""
     left = counts.copy()
-    table = _Table(packs, capacity, max_docs)
+    table = _Table(packs, capacity)
     lengths = np.arange(len(counts))
     to_place = int(share * int((counts * lengths).sum()))
     for _ in range(MOST_ROUNDS):
@@ -83,18 +81,18 @@ def deal(counts: Ints, capacity: int, packs: int, *, share: float, close: Close,
     rooms, first = np.unique(-hands.room, return_index=True)
     totals = np.add.reduceat(hands.packs, first) if len(first) else first
     closing, began = close(dict(zip((-rooms).tolist(), totals.tolist(), strict=True)), left)
-    return _join(table.patterns(hands), hands.room, closing, began, capacity)
+    return _join(table.patterns(hands), closing, began)
 
 
 def _round(table: _Table, left: Ints, to_place: int) -> int:
     """One sample each to the packs with the most room; returns the tokens placed, 0 if that is over."""
     present = np.flatnonzero(left)
     hands = table.hands
-    top = int(hands.room[hands.docs > 0].max(initial=0))
+    top = int(hands.room.max(initial=0))
     if not len(present) or to_place < present[-1] or top < present[-1]:
         return 0
     # a pack that has the longest sample already waits until the others caught up
-    active = (hands.room > top - int(present[-1])) & (hands.docs > 0)
+    active = hands.room > top - int(present[-1])
     open_hands, waiting = hands.take(active), hands.take(~active)
     open_hands = open_hands.take(np.argsort(-open_hands.room, kind="stable"))
     cards = present[::-1]
@@ -123,12 +121,11 @@ def _round(table: _Table, left: Ints, to_place: int) -> int:
     return int((number * length * fits).sum())
 
 
-def _join(dealt: Patterns, room: Ints, closing: Patterns, began: Ints, capacity: int) -> Patterns:
+def _join(dealt: Patterns, closing: Patterns, began: Ints) -> Patterns:
     """Packs of the deal, largest room first, each with the closing that was made for its room."""
     order = np.argsort(-began, kind="stable")
     closing = closing.pick(order, closing.packs[order])
-    began = began[order]
-    # rooms of a whole pack come first; beyond the dealt packs of that room, they are packs of their own
+    # rooms of a whole pack come first; those beyond the packs that were dealt to are packs of their own
     extra = closing.num_packs - dealt.num_packs
     if extra:
         empty = np.array([extra], np.int64)

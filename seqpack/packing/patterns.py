@@ -131,7 +131,7 @@ class Patterns:
         first_pack = np.cumsum(self.packs) - self.packs
         first_item = np.searchsorted(group, np.arange(len(self.packs)))
         inside = np.empty_like(group)  # places inside a pack are drawn, else long samples would always come last
-        inside[np.lexsort((rng.random(len(group)), group))] = np.arange(len(group)) - first_item[group]
+        inside[np.argsort(group + rng.random(len(group)))] = np.arange(len(group)) - first_item[group]
         by_size = np.argsort(length, kind="stable")
         group, inside = group[by_size], inside[by_size]
         bounds = np.concatenate([[0], np.cumsum(self.packs[group])])  # samples by length that each place takes

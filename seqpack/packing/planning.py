@@ -139,14 +139,24 @@ def _plan_windows(
     lengths = lengths.view()
     lengths.flags.writeable = False  # a strategy that sorts them in place would pass the check and mix up the data
     size = window or max(len(lengths), 1)
-    plans = [
-        make().plan(lengths[first : first + size], seq_length=seq_length, rng=rng, **limits)
-        for first in range(0, max(len(lengths), 1), size)
-    ]
-    for plan in plans:
-        if not isinstance(plan, PackPlan):
-            raise TypeError(f"a plan is a PackPlan, not {type(plan).__name__}")
+    plans = []
+    for first in range(0, max(len(lengths), 1), size):
+        part = lengths[first : first + size]
+        plans.append(make().plan(part, seq_length=seq_length, rng=rng, **limits))
+        _check_kind(plans[-1], part)
     return plans[0] if len(plans) == 1 else _behind_one_another(plans, lengths, size)
+
+
+def _check_kind(plan: object, lengths: Integers) -> None:
+    """TypeError or ValueError for what is not a plan, or one that has lengths of its own."""
+    if not isinstance(plan, PackPlan):
+        raise TypeError(f"a plan is a PackPlan, not {type(plan).__name__}")
+    if plan.lengths is lengths:
+        return
+    if plan.lengths.dtype.kind not in "iu":
+        raise TypeError(f"its lengths are {plan.lengths.dtype}, not integers")
+    if plan.lengths.shape == lengths.shape and not np.array_equal(plan.lengths, lengths):
+        raise ValueError("its lengths are not those of the samples")
 
 
 def _behind_one_another(plans: list[PackPlan], lengths: Integers, size: int) -> PackPlan:

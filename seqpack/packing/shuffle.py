@@ -14,8 +14,8 @@ from seqpack.core.plan import Integers, PackPlan, index_dtype
 from seqpack.packing.best_fit import NO_LIMIT
 from seqpack.packing.lengths import stable_order
 
-BATCHES = 200
-SMALLEST_BATCH = 1024
+BATCHES = 100
+SMALLEST_BATCH = 2048
 MOST_OPEN = 1 << 14
 """Packs looked at; the oldest, which have the least room, are closed when there are more."""
 Ints = NDArray[np.int64]
@@ -39,6 +39,9 @@ class Shuffle:
         for first in range(0, len(order), batch):
             samples = order[first : first + batch]
             pack_of[first : first + batch] = shelf.place(lengths[samples].astype(np.int64))
+        number = np.arange(shelf.num_packs, dtype=kind)
+        rng.shuffle(number)  # in the order they were opened, the last packs would be those of long samples
+        pack_of = number[pack_of]
         sizes = np.bincount(pack_of, minlength=shelf.num_packs)
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(kind)
         sample = order[stable_order(pack_of, max(len(sizes), 1))]

@@ -138,6 +138,16 @@ class NegativeLengths:
         return dataclasses.replace(plan, cut_start=plan.start, cut_length=-lengths)
 
 
+class OwnLengths:
+    def plan(self, lengths, *, seq_length, rng):
+        return Right().plan(-lengths, seq_length=seq_length, rng=rng)
+
+
+class FloatLengths:
+    def plan(self, lengths, *, seq_length, rng):
+        return Right().plan(lengths / 1, seq_length=seq_length, rng=rng)
+
+
 def component(strategy: type) -> Component:
     return Component("tight", f"{__name__}:{strategy.__name__}", "", plugin="acme")
 
@@ -159,6 +169,8 @@ def test_a_right_strategy_gives_its_plan():
         (Negative, "each of 3 samples exactly once"),
         (Floats, "integers"),
         (NegativeLengths, "without tokens"),
+        (OwnLengths, "not those of the samples"),
+        (FloatLengths, "lengths are float64"),
     ],
 )
 def test_the_plugin_of_a_wrong_strategy_is_named(strategy, problem):

@@ -101,7 +101,7 @@ GOLDEN = {
     "exact": "ebd754da",
     "ffd": "850f68ec",
     "sequential": "9951a0c6",
-    "shuffle": "6d177be8",
+    "shuffle": "3cf9ddad",
     "stream": "ebd754da",
     "wrapped": "21705924",
 }
