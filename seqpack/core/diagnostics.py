@@ -304,6 +304,11 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "Data, order, model or number format are not those the checkpoint was made with.",
         "Change back what the message names, or start a new run with another --save.",
     ),
+    "SP211": Diagnostic(
+        "documents are kept apart without end tokens, or the other way round",
+        "--append-eod when the text is made and --reset-attention-mask when it is trained on belong together.",
+        "Make the text with --append-eod; seqpack train then keeps documents apart by itself.",
+    ),
     # 3xx: manifest
     "SP302": Diagnostic(
         "data and model have different tokenizers",

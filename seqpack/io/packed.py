@@ -173,7 +173,7 @@ class PackedDataset:
             raise FormatError(
                 "SP132",
                 f"{paths.prefix} holds pretraining text ({text}), not samples with labels",
-                help="Megatron's pretraining reads it; seqpack cannot train on it, pack or show it yet",
+                help="seqpack train and Megatron's pretraining read it; seqpack cannot pack or show it yet",
             )
         return cls(paths, Manifest.read(paths.manifest))
 
@@ -205,12 +205,6 @@ class PackedDataset:
         """Tokens of each row the loss is computed on, int64 ``[rows]``."""
         return self._per_row(self.pieces.num_targets)
 
-    def loss_units(self, reduction: str) -> NDArray[np.int64]:
-        """What the loss of each row counts, int64 ``[rows]``: trained tokens, or samples or packs that have some."""
-        if reduction == "sample":
-            return self._per_row(self.pieces.num_targets > 0)
-        return (self.num_targets > 0).astype(np.int64) if reduction == "pack" else self.num_targets
-
     @property
     def num_samples(self) -> NDArray[np.int64]:
         """Samples in each row, int64 ``[rows]``."""
@@ -234,7 +228,7 @@ class PackedDataset:
         starts: NDArray[np.int64] = before + np.repeat(row_shift, self.num_samples)
         return starts
 
-    def _per_row(self, per_piece: NDArray[np.integer | np.bool_]) -> NDArray[np.int64]:
+    def _per_row(self, per_piece: NDArray[np.integer]) -> NDArray[np.int64]:
         ends = np.concatenate([[0], np.cumsum(per_piece, dtype=np.int64)])
         summed: NDArray[np.int64] = ends[self.offsets[1:]] - ends[self.offsets[:-1]]
         return summed

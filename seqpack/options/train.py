@@ -19,23 +19,36 @@ DEFAULT_LR_RANDOM = 1e-3
 class TrainDataOptions:
     """Data"""
 
-    data_path: Path = option(
-        help="Data set to train on: the prefix that preprocess or pack wrote.",
+    data_path: list[str] = option(
+        help="Data sets to train on: prefixes that preprocess or pack wrote, or that name files of MindSpeed-LLM, "
+        "Megatron or Pai; each with a weight before it to mix them by shares.",
         flags=("--data-path",),
         positional=True,
-        metavar="PREFIX",
+        metavar="[WEIGHT] PREFIX...",
+    )
+    stage: Literal["sft", "pretrain"] | None = option(None, "What the data are for; given here, it is checked.")
+    split: str | None = option(
+        None, "Shares of training, validation and test, such as 98,2,0, by place in the set. Default: all training."
     )
     neat_pack: bool | None = option(
         None, "Samples in a pack do not see each other. Read from the data set; given here, it is checked against it."
     )
     reset_position_ids: bool | None = option(None, "Means the same as --neat-pack.")
     reset_attention_mask: bool | None = option(None, "Means the same as --neat-pack.")
+    eod_mask_loss: bool | None = option(
+        None, "Nothing is predicted after the end of a document. Always so here: the flag is accepted."
+    )
+    padded_samples: bool = option(
+        False, "Fill every epoch up to a multiple of --global-batch-size with its first rows.", negation=False
+    )
     shuffle: bool = option(True, "Take the rows in a new random order each epoch.")
     pad_to: Literal["none", "longest", "seq-length"] = option(
         "none", "Pad the rows of an unpacked set, to compare with packing: within a micro-batch, or to --seq-length."
     )
     seq_length: int | None = option(
-        None, "Row length that --pad-to seq-length pads to; for packs it is checked against the data set.", min=2
+        None,
+        "Length of the rows of pretraining text, and what --pad-to seq-length pads to; for packs it is checked.",
+        min=2,
     )
     seed: int = option(1234, "Seed of the row order and of random weights.", min=0)
 
@@ -60,6 +73,7 @@ class TrainOptions:
     """Training"""
 
     train_iters: int | None = option(None, "Number of optimizer steps; instead of --epochs.", min=1)
+    train_samples: int | None = option(None, "Rows to train on; instead of --train-iters.", min=1)
     epochs: float | None = option(None, "Passes over the rows, fractions allowed. Default: 1.")
     global_batch_size: int = option(8, "Rows in each optimizer step.", min=1)
     micro_batch_size: int = option(1, "Rows that go through the model at once.", min=1)
@@ -97,8 +111,10 @@ class TrainOptions:
         return int(fraction * num_steps)
 
     def _check_duration(self) -> None:
-        if self.train_iters is not None and self.epochs is not None:
-            raise ConfigError("SP208", "--train-iters and --epochs were both given", help="give one of them")
+        durations = {"--train-iters": self.train_iters, "--train-samples": self.train_samples, "--epochs": self.epochs}
+        given = [flag for flag, value in durations.items() if value is not None]
+        if len(given) > 1:
+            raise ConfigError("SP208", f"{given[0]} and {given[1]} were both given", help="give one of them")
         if self.epochs is not None and not 0 < self.epochs < float("inf"):
             raise ConfigError("SP208", f"--epochs is {self.epochs:g}", help="give a number above 0")
         if self.train_iters is not None and self.train_iters < 1:

@@ -34,8 +34,9 @@ def show_summary(console: Console, summary: RunSummary) -> None:
         "model": f"{summary.model} ({summary.model_type}): {_short(summary.num_parameters)} parameters, "
         f"{weights}, {summary.dtype}",
         "steps": f"{summary.num_steps:,} ({summary.epochs:.3g} epochs) of {summary.global_batch_size} rows, "
-        f"{summary.micro_batch_size} at once; {summary.tokens_per_step:,.0f} tokens a step, "
-        f"{summary.targets_per_step:,.0f} of them trained",
+        f"{summary.micro_batch_size} at once",
+        "tokens": f"{summary.num_tokens:,}, {summary.num_targets:,} of them trained; "
+        f"{summary.num_tokens / summary.num_steps:,.0f} and {summary.num_targets / summary.num_steps:,.0f} a step",
         "rate": f"{summary.lr:g}, {summary.lr_decay_style}, {summary.warmup_steps:,} steps of warm-up",
         "runs on": f"{summary.device}, {summary.attention} attention",
         "writes": summary.save,

@@ -16,14 +16,13 @@ import torch
 from seqpack.attention.contract import AttentionBackend, AttentionNeeds, select_attention
 from seqpack.attention.cpu import cpu_flash_attention
 from seqpack.attention.registry import BUILTIN_BACKENDS
-from seqpack.io.manifest import FileRecord
-from seqpack.io.packed import PackedDataset
 from seqpack.models.load import ModelSpec, build_model, resolve_model
 from seqpack.models.packed import PackedLM
 from seqpack.models.self_check import self_check
 from seqpack.options.train import DEFAULT_EPOCHS, ModelOptions, RunOptions, TrainDataOptions, TrainOptions
 from seqpack.runtime.device import DeviceBackend, select_device
 from seqpack.runtime.ranks import Ranks
+from seqpack.text.tokenizer import Tokenizer
 from seqpack.train.checkpoint import save_hf
 from seqpack.train.checks import (
     METRICS_FILE,
@@ -34,6 +33,7 @@ from seqpack.train.checks import (
     resolve_row_length,
     resolve_tokenizer,
 )
+from seqpack.train.data import TrainData, open_data
 from seqpack.train.loader import BatchReader, RowSchedule
 from seqpack.train.loop import Progress, Saving, Trainer, train
 from seqpack.train.loss import chunked_cross_entropy
@@ -48,9 +48,6 @@ if TYPE_CHECKING:
 
     from seqpack.train.metrics import MetricSink
 
-SAMPLES_NAMED = 6
-"""Samples of a row that an error names."""
-
 
 @dataclass(frozen=True, slots=True)
 class TrainPlan:
@@ -59,7 +56,7 @@ class TrainPlan:
     data: TrainDataOptions
     training: TrainOptions
     run: RunOptions
-    dataset: PackedDataset
+    dataset: TrainData
     schedule: RowSchedule
     isolation: Isolation
     row_length: int | None
@@ -81,17 +78,17 @@ class TrainPlan:
 
     def summary(self) -> RunSummary:
         """What will run, to be shown before it does."""
-        trained = self.dataset.num_targets > 0
-        rows_per_step = self.schedule.num_rows / len(self.schedule)
+        counts = self.schedule.row_counts()
+        num_tokens, num_targets = int(counts @ self.dataset.num_tokens), int(counts @ self.dataset.num_targets)
         return RunSummary(
-            data=str(self.data.data_path),
+            data=" ".join(self.data.data_path),
             num_rows=len(self.dataset),
             num_steps=len(self.schedule),
             epochs=self.schedule.epochs,
             global_batch_size=self.training.global_batch_size,
             micro_batch_size=self.training.micro_batch_size,
-            tokens_per_step=float(self.dataset.num_tokens[trained].mean()) * rows_per_step,
-            targets_per_step=float(self.dataset.num_targets[trained].mean()) * rows_per_step,
+            num_tokens=num_tokens,
+            num_targets=num_targets,
             packed=self.dataset.manifest.packed,
             mask=self.isolation.mask.value,
             model=self.model.name,
@@ -110,7 +107,7 @@ class TrainPlan:
         )
 
     def _notes(self) -> tuple[str, ...]:
-        notes = [self.isolation.note]
+        notes = [self.isolation.note, *self.dataset.notes]
         if self.run.resume is not None:
             notes.append(f"goes on from {self.saved.path}" if self.saved else "no checkpoint yet: from the first step")
         if not self.model.tested:
@@ -131,7 +128,7 @@ def prepare(data: TrainDataOptions, model: ModelOptions, training: TrainOptions,
     Raises ``ConfigError``, ``DataError`` or ``DeviceError`` for the first thing that does not fit.
     """
     check_output(run.save, overwrite=run.overwrite or run.resume is not None)
-    dataset = PackedDataset.open(data.data_path)
+    dataset = open_data(data, end_token_id=_end_token(model, data))
     manifest = dataset.manifest
     isolation = resolve_isolation(manifest, data)
     row_length = resolve_row_length(manifest, data, int(dataset.row_lengths.max(initial=0)))
@@ -200,7 +197,7 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
         plan.backend,
         ranks,
         seed=plan.data.seed,
-        describe=partial(_describe_row, plan.dataset),
+        describe=plan.dataset.describe,
     )
     progress = Progress(plan.first_step, read_metrics(save / METRICS_FILE, plan.first_step))
     with ExitStack() as stack:
@@ -225,7 +222,7 @@ def _identity(plan: TrainPlan) -> dict[str, Any]:
         config.pop(name, None)
     text = json.dumps(config, sort_keys=True, default=str)
     return {
-        "data set (digest of its manifest)": FileRecord.of(plan.dataset.paths.manifest).sha256,
+        "data set (digest of its files)": plan.dataset.digest(),
         "model (digest of its configuration)": hashlib.sha256(text.encode()).hexdigest(),
         "--global-batch-size": plan.training.global_batch_size,
         "--seed": plan.data.seed,
@@ -235,16 +232,16 @@ def _identity(plan: TrainPlan) -> dict[str, Any]:
     }
 
 
-def _describe_row(dataset: PackedDataset, row: int) -> str:
-    """Which samples a row holds: "row 3 (data.jsonl:17, data.jsonl:4)"."""
-    pieces = range(int(dataset.offsets[row]), int(dataset.offsets[row + 1]))
-    keys = [dataset.pieces.key(piece) for piece in pieces]
-    return f"row {row} ({', '.join(keys[:SAMPLES_NAMED])}{', ...' if len(keys) > SAMPLES_NAMED else ''})"
+def _end_token(model: ModelOptions, data: TrainDataOptions) -> int | None:
+    """The end token of ``--tokenizer``, for text whose index does not say where documents end."""
+    if model.tokenizer is None or not (data.reset_attention_mask or data.reset_position_ids or data.neat_pack):
+        return None
+    return Tokenizer(model.tokenizer).eos_token_id
 
 
-def _schedule(dataset: PackedDataset, data: TrainDataOptions, training: TrainOptions) -> RowSchedule:
+def _schedule(dataset: TrainData, data: TrainDataOptions, training: TrainOptions) -> RowSchedule:
     epochs = training.epochs
-    if training.train_iters is None and epochs is None:
+    if training.train_iters is None and training.train_samples is None and epochs is None:
         epochs = DEFAULT_EPOCHS
     return RowSchedule(
         dataset.num_targets,
@@ -253,7 +250,11 @@ def _schedule(dataset: PackedDataset, data: TrainDataOptions, training: TrainOpt
         seed=data.seed,
         shuffle=data.shuffle,
         train_iters=training.train_iters,
+        train_samples=training.train_samples,
         epochs=epochs,
+        pools=dataset.pools(),
+        weights=dataset.weights,
+        padded=data.padded_samples,
         loss_units=dataset.loss_units(training.loss_reduction),
     )
 

@@ -8,7 +8,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """What really runs, with every default filled in; ``notes`` say what was filled in and from where."""
+    """What really runs, with every default filled in; ``notes`` say what was filled in and from where.
+
+    ``num_tokens`` and ``num_targets`` are those of all steps, exactly.
+    """
 
     data: str
     num_rows: int
@@ -16,8 +19,8 @@ class RunSummary:
     epochs: float
     global_batch_size: int
     micro_batch_size: int
-    tokens_per_step: float
-    targets_per_step: float
+    num_tokens: int
+    num_targets: int
     packed: bool
     mask: str
     model: str

@@ -20,8 +20,8 @@ SUMMARY = RunSummary(
     epochs=0.5,
     global_batch_size=8,
     micro_batch_size=2,
-    tokens_per_step=4000,
-    targets_per_step=2500,
+    num_tokens=20_000,
+    num_targets=12_500,
     packed=True,
     mask="block-causal",
     model="tiny:qwen2",
@@ -68,7 +68,14 @@ def run(stdout: io.StringIO, *, log_interval: int, output: OutputOptions | None 
 def test_header_says_what_runs() -> None:
     stdout = io.StringIO()
     show_summary(Console(OutputOptions(), stdout=stdout), SUMMARY)
-    for part in ("data/[set]", "1,200 packs", "block-causal", "1.2M", "4,000 tokens a step", "do not see each other"):
+    for part in (
+        "data/[set]",
+        "1,200 packs",
+        "block-causal",
+        "1.2M",
+        "20,000, 12,500 of them trained; 4,000 and 2,500 a step",
+        "do not see each other",
+    ):
         assert part in stdout.getvalue()
 
 

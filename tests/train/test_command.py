@@ -23,7 +23,7 @@ JSON = OutputOptions(json=True)
 
 def run(data: Path, save: Path, *, dry_run: bool = False) -> None:
     options = RunOptions(save=save, dry_run=dry_run, log_interval=1)
-    groups = (TrainDataOptions(data_path=data), ModelOptions(model="tiny:llama"), TrainOptions(), options, JSON)
+    groups = (TrainDataOptions(data_path=[str(data)]), ModelOptions(model="tiny:llama"), TrainOptions(), options, JSON)
     train(*groups, resolved=Resolved("train", {}, {}))
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from seqpack.core.errors import DataError
 from seqpack.core.types import MaskMode, PackedSequence
-from seqpack.train.loader import BatchReader, RowSchedule, row_order
+from seqpack.train.loader import BatchReader, RowSchedule
+from seqpack.train.order import row_order
 
 
 def schedule(num_rows: int, *, batch: int = 4, micro: int = 1, seed: int = 0, **duration: float) -> RowSchedule:
