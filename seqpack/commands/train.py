@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 from seqpack.commands.packages import require_training_packages
 from seqpack.options.output import OutputOptions
 from seqpack.options.resolved import Resolved
-from seqpack.options.train import ModelOptions, RunOptions, TrainDataOptions, TrainOptions
+from seqpack.options.train import ModelOptions, ParallelOptions, RunOptions, TrainDataOptions, TrainOptions
 
 
 def train(
@@ -17,6 +19,7 @@ def train(
     model: ModelOptions,
     train: TrainOptions,
     run: RunOptions,
+    parallel: ParallelOptions,
     output: OutputOptions,
     resolved: Resolved,
 ) -> None:
@@ -29,34 +32,57 @@ def train(
       seqpack train out/alpaca --model tiny:qwen2 --save runs/first
       seqpack train out/alpaca --model models/Qwen2.5-0.5B --neat-pack --epochs 3 --lr 1e-5 --save runs/alpaca
       seqpack train out/alpaca --model models/Qwen2.5-0.5B --save runs/alpaca --dry-run
+      seqpack train out/alpaca --model models/Qwen2.5-0.5B --save runs/alpaca --nproc 4 --save-interval 100
+      seqpack train --resume runs/alpaca
     """
     require_training_packages("training")
+    if parallel.nproc is not None and "RANK" not in os.environ:
+        sys.exit(_launch(parallel.nproc, run))
     # Before torch starts its threads: waiting ones must not spin, or a second busy process slows this one tenfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from seqpack.report.console import Console
     from seqpack.report.training import TrainReporter, show_result, show_summary
+    from seqpack.runtime.ranks import joined, ranks_of
     from seqpack.train.run import execute, prepare
     from seqpack.train.stopping import RunStopped
 
-    console = Console(output)
-    plan = prepare(data, model, train, run)
+    ranks = ranks_of(os.environ)
+    console = Console(output if ranks.first else replace(output, quiet=True, json=False))
+    plan = prepare(data, model, train, run, parallel, ranks)
     summary = plan.summary()
     show_summary(console, summary)
     if run.dry_run:
         console.result({"dry_run": True, "plan": summary.as_dict()})
         return
-    run.save.mkdir(parents=True, exist_ok=True)
-    partial = run.save / ".resolved.yaml.partial"
-    partial.write_text(resolved.to_yaml(), encoding="utf-8")
-    partial.replace(run.save / "resolved.yaml")
+    if ranks.first:
+        _record(resolved, run.save)
     try:
-        with TrainReporter(console, summary, log_interval=run.log_interval) as reporter:
-            result = execute(plan, sinks=[reporter])
+        with (
+            joined(ranks, plan.backend.device.type),
+            TrainReporter(console, summary, log_interval=run.log_interval) as reporter,
+        ):
+            result = execute(plan, sinks=[reporter] if ranks.first else [])
     except RunStopped as stopped:
         how = f"saved {stopped.saved}; go on with: seqpack train --resume {run.save}"
         if stopped.signum == signal.SIGINT:
             raise KeyboardInterrupt(how) from stopped
         print(how, file=sys.stderr)
         sys.exit(128 + stopped.signum)
-    show_result(console, result)
-    console.result({"dry_run": False, "plan": summary.as_dict(), "result": result.as_dict()})
+    if ranks.first:
+        show_result(console, result)
+        console.result({"dry_run": False, "plan": summary.as_dict(), "result": result.as_dict()})
+
+
+def _launch(num_processes: int, run: RunOptions) -> int:
+    """This command again, in several processes."""
+    from seqpack.train.launch import launch
+
+    return launch(sys.argv[1:], num_processes, run.save / "logs")
+
+
+def _record(resolved: Resolved, save: Path) -> None:
+    """Write the options for ``--resume``; aside first, as a run may be killed at any moment."""
+    save.mkdir(parents=True, exist_ok=True)
+    partial = save / ".resolved.yaml.partial"
+    partial.write_text(resolved.to_yaml(), encoding="utf-8")
+    partial.replace(save / "resolved.yaml")

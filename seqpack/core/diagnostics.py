@@ -394,4 +394,20 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "Use fewer --workers if memory is short (each takes some hundred megabytes). Otherwise try --workers 1 on the "
         "named file; if that dies too, --tokenizer-engine tokenizers shows whether it is the engine.",
     ),
+    # 6xx: several processes
+    "SP601": Diagnostic(
+        "the number of processes does not fit",
+        "The degrees of parallelism multiply to the number of processes, and every rank is one of them.",
+        "Start another number of processes, or change --dp-replicate.",
+    ),
+    "SP602": Diagnostic(
+        "this kind of parallelism is not there yet",
+        "Context, tensor and pipeline parallel training are planned.",
+        "Leave the flag out: with several processes, each holds a part of the model and reads rows of its own.",
+    ),
+    "SP603": Diagnostic(
+        "another process of the run failed",
+        "One rank ended, so that the others could not go on; they were ended too.",
+        "The message has its last lines, and SAVE/logs all of them. --resume goes on from the last checkpoint.",
+    ),
 }

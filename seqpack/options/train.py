@@ -144,6 +144,25 @@ class TrainOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ParallelOptions:
+    """Processes"""
+
+    nproc: int | None = option(
+        None, "Processes to start on this machine; torchrun may start them instead.", flags=("--nproc",), min=1
+    )
+    dp_replicate: int = option(1, "Groups of processes that each hold the whole model in pieces.", min=1)
+    context_parallel_size: int = option(
+        1, "Processes that share a row; not there yet.", flags=("--cp", "--context-parallel-size"), min=1
+    )
+    tensor_model_parallel_size: int = option(
+        1, "Processes that share a matrix; not there yet.", flags=("--tp", "--tensor-model-parallel-size"), min=1
+    )
+    pipeline_model_parallel_size: int = option(
+        1, "Processes that share the layers; not there yet.", flags=("--pp", "--pipeline-model-parallel-size"), min=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunOptions:
     """Run"""
 

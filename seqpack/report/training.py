@@ -38,7 +38,7 @@ def show_summary(console: Console, summary: RunSummary) -> None:
         "tokens": f"{summary.num_tokens:,}, {summary.num_targets:,} of them trained; "
         f"{summary.num_tokens / summary.num_steps:,.0f} and {summary.num_targets / summary.num_steps:,.0f} a step",
         "rate": f"{summary.lr:g}, {summary.lr_decay_style}, {summary.warmup_steps:,} steps of warm-up",
-        "runs on": f"{summary.device}, {summary.attention} attention",
+        "runs on": f"{summary.device}, {summary.attention} attention, {summary.parallel}",
         "writes": summary.save,
     }
     console.print(_two_columns([*rows.items(), *(("note", note) for note in summary.notes)]))

@@ -38,6 +38,15 @@ class Step:
     num_targets: int
     loss_units: int
 
+    def of_rank(self, rank: int, size: int) -> list[tuple[NDArray[np.int64], bool]]:
+        """What one rank computes: micro-batches, as many as every other rank, and whether their rows count.
+
+        Ranks take turns. Those that have one less repeat the first, so that all of them meet in every exchange.
+        """
+        mine = [(rows, True) for rows in self.micro_batches[rank::size]]
+        most = -(-len(self.micro_batches) // size)
+        return mine + [(self.micro_batches[0], False)] * (most - len(mine))
+
 
 class RowSchedule:
     """The steps of a run: ``len()`` of them, each addressed by its index.

@@ -6,10 +6,12 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from signal import SIGINT, SIGTERM
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.distributed.fsdp import FSDPModule
 
 from seqpack.core.errors import ConfigError
 from seqpack.runtime.ranks import Ranks
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 LOSS_WINDOW = 5
 """Steps that the first and the last loss of a run are means over."""
+COUNTED = ("num_tokens", "num_padding", "num_targets", "loss_units")
+"""What ranks add up of their batches."""
 ROWS_NAMED = 8
 """Rows of a step that an error names."""
 
@@ -103,23 +107,29 @@ def train(
 
 
 def accumulate_gradients(
-    model: PackedLM, step: Step, read_batch: ReadBatch, device: torch.device
+    model: PackedLM,
+    step: Step,
+    read_batch: ReadBatch,
+    device: torch.device,
+    ranks: Ranks = Ranks(),  # noqa: B008 - frozen
 ) -> tuple[torch.Tensor, list[Batch]]:
-    """Add the gradients of a whole step; returns its mean loss over tokens, samples or packs, and its batches.
+    """Add the gradients of a step; returns this rank's part of its mean loss, and its batches.
 
+    With one rank that is the mean over tokens, samples or packs; the parts of all ranks add up to it.
     What the loss divides by is known before the first backward, from the index of the data set: every micro-batch's
     *sum* is divided by it. A mean per micro-batch would weigh tokens by the company they keep.
     """
     total = torch.zeros((), dtype=torch.float64)
     batches = []
-    for rows in step.micro_batches:
-        batch = read_batch(rows)
+    mine = step.of_rank(ranks.rank, ranks.size)
+    for number, (rows, counts) in enumerate(mine, start=1):
+        batch = read_batch(rows) if counts else read_batch(rows).without_labels()
+        if isinstance(model, FSDPModule):  # gradients are exchanged once a step
+            model.set_requires_gradient_sync(number == len(mine))
         loss = model(batch.to(device)) / step.loss_units
         loss.backward()
         total += loss.detach().to(total)
         batches.append(batch)
-    assert sum(batch.num_targets for batch in batches) == step.num_targets, "the index counts other targets"
-    assert sum(batch.loss_units for batch in batches) == step.loss_units, "the index counts other samples"
     return total, batches
 
 
@@ -145,24 +155,32 @@ def _run_step(trainer: Trainer, index: int, signum: int) -> tuple[StepMetrics, i
     backend, ranks = trainer.backend, trainer.ranks
     step, lr = trainer.schedule[index], trainer.rate(index)
     backend.seed(step_seed(trainer.seed, index, ranks.rank))
-    loss, batches = accumulate_gradients(trainer.model, step, trainer.read_batch, backend.device)
+    part, batches = accumulate_gradients(trainer.model, step, trainer.read_batch, backend.device, ranks)
     norm = trainer.optimizer.gradient_norm().item()
-    _check_finite(trainer, step, loss.item(), norm, lr)
+    counted = [
+        part.item(),
+        *(sum(getattr(batch, name) for batch in batches) for name in COUNTED),
+        signum != 0,
+        signum == SIGTERM,
+    ]
+    loss, num_tokens, num_padding, num_targets, loss_units, stopped, terminated = ranks.sum(counted, backend.device)
+    assert (num_targets, loss_units) == (step.num_targets, step.loss_units), "the index counts other targets"
+    _check_finite(trainer, step, loss, norm, lr)
     trainer.optimizer.step(lr)
     backend.synchronize()
     metrics = StepMetrics(
         step=index + 1,
-        loss=loss.item(),
+        loss=loss,
         lr=lr,
         grad_norm=norm,
         num_rows=sum(len(rows) for rows in step.micro_batches),
-        num_tokens=sum(batch.num_tokens for batch in batches),
+        num_tokens=int(num_tokens),
         num_targets=step.num_targets,
-        num_padding=sum(batch.num_padding for batch in batches),
+        num_padding=int(num_padding),
         seconds=time.perf_counter() - started,
         peak_memory=backend.peak_memory(),
     )
-    return metrics, signum
+    return metrics, (SIGTERM if terminated else SIGINT) if stopped else 0
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

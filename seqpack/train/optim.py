@@ -8,6 +8,8 @@ from typing import Literal
 
 import torch
 
+from seqpack.train.sharding import whole
+
 DecayStyle = Literal["cosine", "linear", "constant"]
 
 
@@ -76,7 +78,7 @@ class Optimizer:
     def gradient_norm(self) -> torch.Tensor:
         """Norm of all gradients together, before clipping, a scalar; clips them."""
         weights = [master.weight for master in self._masters]
-        return torch.nn.utils.clip_grad_norm_(weights, self._clip_grad or math.inf)
+        return whole(torch.nn.utils.clip_grad_norm_(weights, self._clip_grad or math.inf))
 
     def step(self, lr: float) -> None:
         """Update the parameters and forget the gradients."""

@@ -19,8 +19,16 @@ from seqpack.attention.registry import BUILTIN_BACKENDS
 from seqpack.models.load import ModelSpec, build_model, resolve_model
 from seqpack.models.packed import PackedLM
 from seqpack.models.self_check import self_check
-from seqpack.options.train import DEFAULT_EPOCHS, ModelOptions, RunOptions, TrainDataOptions, TrainOptions
+from seqpack.options.train import (
+    DEFAULT_EPOCHS,
+    ModelOptions,
+    ParallelOptions,
+    RunOptions,
+    TrainDataOptions,
+    TrainOptions,
+)
 from seqpack.runtime.device import DeviceBackend, select_device
+from seqpack.runtime.parallel import ParallelPlan
 from seqpack.runtime.ranks import Ranks
 from seqpack.text.tokenizer import Tokenizer
 from seqpack.train.checkpoint import save_hf
@@ -40,6 +48,7 @@ from seqpack.train.loss import chunked_cross_entropy
 from seqpack.train.metrics import JsonlSink, read_metrics
 from seqpack.train.optim import Optimizer, learning_rate
 from seqpack.train.run_state import RunState, SavedStep, newest
+from seqpack.train.sharding import full_state, shard, weight_dtype
 from seqpack.train.summary import RunSummary, TrainResult
 
 if TYPE_CHECKING:
@@ -66,6 +75,8 @@ class TrainPlan:
     backend: DeviceBackend
     attention: AttentionBackend
     saved: SavedStep | None
+    ranks: Ranks
+    parallel: ParallelPlan
 
     @property
     def peak_lr(self) -> float:
@@ -98,6 +109,7 @@ class TrainPlan:
             dtype=self.dtype,
             device=self.backend.name,
             attention=self.attention.name,
+            parallel=str(self.parallel),
             lr=self.peak_lr,
             lr_decay_style=self.training.lr_decay_style,
             warmup_steps=self.training.warmup_steps(len(self.schedule)),
@@ -122,11 +134,19 @@ class TrainPlan:
         return tuple(notes)
 
 
-def prepare(data: TrainDataOptions, model: ModelOptions, training: TrainOptions, run: RunOptions) -> TrainPlan:
+def prepare(
+    data: TrainDataOptions,
+    model: ModelOptions,
+    training: TrainOptions,
+    run: RunOptions,
+    parallel: ParallelOptions | None = None,
+    ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+) -> TrainPlan:
     """Check the options against each other, the data set, the model directory and this machine.
 
     Raises ``ConfigError``, ``DataError`` or ``DeviceError`` for the first thing that does not fit.
     """
+    parallel_plan = _parallel(parallel or ParallelOptions(), ranks)
     check_output(run.save, overwrite=run.overwrite or run.resume is not None)
     dataset = open_data(data, end_token_id=_end_token(model, data))
     manifest = dataset.manifest
@@ -169,43 +189,70 @@ def prepare(data: TrainDataOptions, model: ModelOptions, training: TrainOptions,
         backend=backend,
         attention=attention,
         saved=newest(run.save) if run.resume else None,
+        ranks=ranks,
+        parallel=parallel_plan,
     )
 
 
 def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
     """Build the model, train it, save it. Every step goes to ``metrics.jsonl`` and to ``sinks``, which stay open.
 
-    Raises ``RunStopped`` after Ctrl-C or SIGTERM, with a checkpoint on disk.
+    Called by every rank of ``plan.ranks``, inside their process group. Raises ``RunStopped`` after Ctrl-C or SIGTERM,
+    with a checkpoint on disk.
     """
-    dtype: torch.dtype = getattr(torch, plan.dtype)
-    hf_model = build_model(plan.model, dtype=dtype, backend=plan.backend, seed=plan.data.seed)
-    model = PackedLM(hf_model, plan.attention.load(), chunked_cross_entropy)
-    optimizer = _optimizer(model, plan.training)
-    save, ranks = plan.run.save, Ranks()
-    state = RunState(save, ranks, _identity(plan), plan.run.keep_last or None)
-    if plan.saved is not None:
-        state.load(plan.saved, optimizer.tensors())
-        optimizer.loaded()
-    else:
-        remove_run(save)
+    ranks, save = plan.ranks, plan.run.save
+    ranks.wait()  # all have looked at --save before the first one changes it
+    model = _model(plan)
     trainer = Trainer(
         model,
         plan.schedule,
         _reader(plan),
-        optimizer,
+        _optimizer(model, plan.training),
         _rate(plan),
         plan.backend,
         ranks,
         seed=plan.data.seed,
         describe=plan.dataset.describe,
     )
+    state = RunState(save, ranks, _identity(plan), plan.run.keep_last or None)
+    if plan.saved is not None:
+        state.load(plan.saved, trainer.optimizer.tensors())
+        trainer.optimizer.loaded()
+    elif ranks.first:
+        remove_run(save)
     progress = Progress(plan.first_step, read_metrics(save / METRICS_FILE, plan.first_step))
+    ranks.wait()
     with ExitStack() as stack:
-        metrics = stack.enter_context(closing(JsonlSink(save / METRICS_FILE, keep=plan.first_step)))
-        saving = Saving(lambda step: state.save(step, optimizer.tensors()), plan.run.save_interval)
-        result = train(trainer, sinks=[metrics, *sinks], saving=saving, progress=progress)
-    save_hf(hf_model, save / MODEL_FOLDER, plan.tokenizer_dir)
+        if ranks.first:
+            sinks = [stack.enter_context(closing(JsonlSink(save / METRICS_FILE, keep=plan.first_step))), *sinks]
+        saving = Saving(lambda step: state.save(step, trainer.optimizer.tensors()), plan.run.save_interval)
+        result = train(trainer, sinks=sinks, saving=saving, progress=progress)
+    _export(plan, model)
     return replace(result, model_path=str(save / MODEL_FOLDER))
+
+
+def _model(plan: TrainPlan) -> PackedLM:
+    dtype: torch.dtype = getattr(torch, plan.dtype)
+    sharded = plan.ranks.size > 1
+    hf_model = build_model(
+        plan.model, dtype=weight_dtype(dtype, sharded=sharded), backend=plan.backend, seed=plan.data.seed
+    )
+    model = PackedLM(hf_model, plan.attention.load(), chunked_cross_entropy)
+    if sharded:
+        shard(model, plan.parallel, plan.parallel.mesh(plan.backend.device.type), dtype)
+    return model
+
+
+def _export(plan: TrainPlan, model: PackedLM) -> None:
+    """Write the model as a Hugging Face directory: rank 0 does, with the pieces of all."""
+    folder = plan.run.save / MODEL_FOLDER
+    if plan.ranks.size == 1:
+        save_hf(model.model, folder, plan.tokenizer_dir)
+        return
+    weights = full_state(model.model, getattr(torch, plan.dtype), keep=plan.ranks.first)
+    if plan.ranks.first:
+        save_hf(model.model, folder, plan.tokenizer_dir, weights=weights)
+    plan.ranks.wait()
 
 
 def remove_run(save: Path) -> None:
@@ -230,6 +277,16 @@ def _identity(plan: TrainPlan) -> dict[str, Any]:
         "--loss-reduction": plan.training.loss_reduction,
         "--dtype": plan.dtype,
     }
+
+
+def _parallel(options: ParallelOptions, ranks: Ranks) -> ParallelPlan:
+    return ParallelPlan.of(
+        ranks.size,
+        dp_replicate=options.dp_replicate,
+        cp=options.context_parallel_size,
+        tp=options.tensor_model_parallel_size,
+        pp=options.pipeline_model_parallel_size,
+    )
 
 
 def _end_token(model: ModelOptions, data: TrainDataOptions) -> int | None:

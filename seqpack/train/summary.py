@@ -30,6 +30,7 @@ class RunSummary:
     dtype: str
     device: str
     attention: str
+    parallel: str
     lr: float
     lr_decay_style: str
     warmup_steps: int

@@ -31,6 +31,7 @@ SUMMARY = RunSummary(
     dtype="float32",
     device="cpu",
     attention="flash",
+    parallel="dp 2",
     lr=1e-3,
     lr_decay_style="cosine",
     warmup_steps=1,

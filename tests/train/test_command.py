@@ -14,7 +14,7 @@ from seqpack.commands.train import train
 from seqpack.core.errors import DeviceError
 from seqpack.options.output import OutputOptions
 from seqpack.options.resolved import Resolved
-from seqpack.options.train import ModelOptions, RunOptions, TrainDataOptions, TrainOptions
+from seqpack.options.train import ModelOptions, ParallelOptions, RunOptions, TrainDataOptions, TrainOptions
 
 from .conftest import WriteDataset
 
@@ -23,7 +23,14 @@ JSON = OutputOptions(json=True)
 
 def run(data: Path, save: Path, *, dry_run: bool = False) -> None:
     options = RunOptions(save=save, dry_run=dry_run, log_interval=1)
-    groups = (TrainDataOptions(data_path=[str(data)]), ModelOptions(model="tiny:llama"), TrainOptions(), options, JSON)
+    groups = (
+        TrainDataOptions(data_path=[str(data)]),
+        ModelOptions(model="tiny:llama"),
+        TrainOptions(),
+        options,
+        ParallelOptions(),
+        JSON,
+    )
     train(*groups, resolved=Resolved("train", {}, {}))
 
 
