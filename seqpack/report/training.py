@@ -125,8 +125,22 @@ class TrainReporter:
             "tokens/s": f"{tokens / seconds:,.0f}",
             "trained/s": f"{targets / seconds:,.0f}",
             "padding": share(padding / (tokens + padding)),
+            **self._work(seconds),
             "left": _duration(remaining),
         }
+
+    def _work(self, seconds: float) -> dict[str, str]:
+        """How much is computed, and what keeps it from being more: only what is worth saying."""
+        flops, waited = (sum(metrics.get(name, 0.0) for metrics in self._recent) for name in ("flops", "data_seconds"))
+        last, values = self._recent[-1], {}
+        if flops:
+            values["TFLOP/s"] = f"{flops / seconds / 1e12:.3g}"
+        if last.get("peak_flops"):
+            values["MFU"] = share(flops / seconds / last["peak_flops"])
+        values["data wait"] = share(waited / seconds)
+        if (skew := last.get("rank_skew", 1.0)) > 1:
+            values["rank skew"] = f"{skew:.2f}x"
+        return values
 
     def _line(self) -> str:
         values = "  ".join(f"{name} {value}" for name, value in self._values().items())

@@ -39,6 +39,14 @@ class Ranks:
         added: list[float] = tensor.tolist()
         return added
 
+    def max(self, value: float, device: torch.device) -> float:
+        """The largest value of all ranks."""
+        if self.size == 1:
+            return value
+        tensor = torch.tensor(value, dtype=torch.float32, device=device)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return float(tensor)
+
     def wait(self) -> None:
         """Return when all ranks are here."""
         if self.size > 1:

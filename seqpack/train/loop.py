@@ -45,6 +45,10 @@ def _row_number(row: int) -> str:
     return f"row {row}"
 
 
+def _no_flops(batch: Batch) -> float:
+    return 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Saving:
     """``save(step)`` is called every ``interval`` steps, after the last step, and when the run is asked to stop."""
@@ -78,6 +82,8 @@ class Trainer:
     ranks: Ranks = field(default_factory=Ranks)
     seed: int = 0
     describe: Callable[[int], str] = _row_number
+    flops: Callable[[Batch], float] = _no_flops
+    peak_flops: float = 0.0
 
 
 def train(
@@ -112,8 +118,8 @@ def accumulate_gradients(
     read_batch: ReadBatch,
     device: torch.device,
     ranks: Ranks = Ranks(),  # noqa: B008 - frozen
-) -> tuple[torch.Tensor, list[Batch]]:
-    """Add the gradients of a step; returns this rank's part of its mean loss, and its batches.
+) -> tuple[torch.Tensor, list[Batch], float]:
+    """Add the gradients of a step; returns this rank's part of its mean loss, its batches and the wait for them.
 
     With one rank that is the mean over tokens, samples or packs; the parts of all ranks add up to it.
     What the loss divides by is known before the first backward, from the index of the data set: every micro-batch's
@@ -121,16 +127,19 @@ def accumulate_gradients(
     """
     total = torch.zeros((), dtype=torch.float64)
     batches = []
+    waited = 0.0
     mine = step.of_rank(ranks.rank, ranks.size)
     for number, (rows, counts) in enumerate(mine, start=1):
+        asked = time.perf_counter()
         batch = read_batch(rows) if counts else read_batch(rows).without_labels()
+        waited += time.perf_counter() - asked
         if isinstance(model, FSDPModule):  # gradients are exchanged once a step
             model.set_requires_gradient_sync(number == len(mine))
         loss = model(batch.to(device)) / step.loss_units
         loss.backward()
         total += loss.detach().to(total)
         batches.append(batch)
-    return total, batches
+    return total, batches, waited
 
 
 class _Never(StopRequest):
@@ -155,15 +164,18 @@ def _run_step(trainer: Trainer, index: int, signum: int) -> tuple[StepMetrics, i
     backend, ranks = trainer.backend, trainer.ranks
     step, lr = trainer.schedule[index], trainer.rate(index)
     backend.seed(step_seed(trainer.seed, index, ranks.rank))
-    part, batches = accumulate_gradients(trainer.model, step, trainer.read_batch, backend.device, ranks)
+    part, batches, waited = accumulate_gradients(trainer.model, step, trainer.read_batch, backend.device, ranks)
     norm = trainer.optimizer.gradient_norm().item()
     counted = [
         part.item(),
         *(sum(getattr(batch, name) for batch in batches) for name in COUNTED),
         signum != 0,
         signum == SIGTERM,
+        work := sum(trainer.flops(batch) for batch in batches if batch.num_tokens),
     ]
-    loss, num_tokens, num_padding, num_targets, loss_units, stopped, terminated = ranks.sum(counted, backend.device)
+    loss, num_tokens, num_padding, num_targets, loss_units, stopped, terminated, flops = ranks.sum(
+        counted, backend.device
+    )
     assert (num_targets, loss_units) == (step.num_targets, step.loss_units), "the index counts other targets"
     _check_finite(trainer, step, loss, norm, lr)
     trainer.optimizer.step(lr)
@@ -179,6 +191,10 @@ def _run_step(trainer: Trainer, index: int, signum: int) -> tuple[StepMetrics, i
         num_padding=int(num_padding),
         seconds=time.perf_counter() - started,
         peak_memory=backend.peak_memory(),
+        flops=flops,
+        data_seconds=waited,
+        rank_skew=ranks.max(work, backend.device) * ranks.size / flops if flops else 1.0,
+        peak_flops=trainer.peak_flops,
     )
     return metrics, (SIGTERM if terminated else SIGINT) if stopped else 0
 

@@ -42,6 +42,7 @@ from seqpack.train.checks import (
     resolve_tokenizer,
 )
 from seqpack.train.data import TrainData, open_data
+from seqpack.train.flops import ModelFlops, peak_flops
 from seqpack.train.loader import BatchReader, RowSchedule
 from seqpack.train.loop import Progress, Saving, Trainer, train
 from seqpack.train.loss import chunked_cross_entropy
@@ -213,6 +214,8 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
         ranks,
         seed=plan.data.seed,
         describe=plan.dataset.describe,
+        flops=ModelFlops.of(plan.model.config).of_batch,
+        peak_flops=(peak_flops(plan.backend.name) or 0.0) * ranks.size,
     )
     state = RunState(save, ranks, _identity(plan), plan.run.keep_last or None)
     if plan.saved is not None:

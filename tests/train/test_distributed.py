@@ -54,7 +54,7 @@ def step_on(
     batch = -(-len(ROWS) // micro) * micro
     schedule = RowSchedule(targets, global_batch_size=batch, micro_batch_size=micro, seed=0, epochs=1, loss_units=units)
     reader = BatchReader(ROWS, MaskMode.BLOCK_CAUSAL, reduction=reduction)  # type: ignore[arg-type]
-    part, batches = accumulate_gradients(model, schedule[0], reader, CPU.device, ranks)
+    part, batches, _ = accumulate_gradients(model, schedule[0], reader, CPU.device, ranks)
     (loss,) = ranks.sum([part.item()], CPU.device)
     gradients = {name: whole(p.grad).numpy() for name, p in model.named_parameters() if p.grad is not None}
     return loss, len(batches), gradients

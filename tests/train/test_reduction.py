@@ -35,7 +35,7 @@ def step_of(rows: list[PackedSequence], micro: int, reduction: LossReduction) ->
     schedule = RowSchedule(targets, global_batch_size=batch, micro_batch_size=micro, seed=0, epochs=1, loss_units=units)
     model = tiny_model(torch.float64)
     reader = BatchReader(rows, MaskMode.BLOCK_CAUSAL, reduction=reduction)
-    loss, _ = accumulate_gradients(model, schedule[0], reader, CPU.device)
+    loss, _, _ = accumulate_gradients(model, schedule[0], reader, CPU.device)
     return loss.item(), schedule[0].num_targets, [p.grad for p in model.parameters() if p.grad is not None]
 
 
