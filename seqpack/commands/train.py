@@ -69,6 +69,7 @@ def train(
         print(how, file=sys.stderr)
         sys.exit(128 + stopped.signum)
     if ranks.first:
+        _draw(run.save)
         show_result(console, result)
         console.result({"dry_run": False, "plan": summary.as_dict(), "result": result.as_dict()})
 
@@ -78,6 +79,18 @@ def _launch(num_processes: int, run: RunOptions) -> int:
     from seqpack.train.launch import launch
 
     return launch(sys.argv[1:], num_processes, run.save / "logs")
+
+
+def _draw(save: Path) -> None:
+    """The loss of all steps, also of those before a resume, as SAVE/loss.png."""
+    import json
+
+    from seqpack.report.curve import write_curve
+    from seqpack.train.checks import METRICS_FILE
+
+    lines = [json.loads(line) for line in (save / METRICS_FILE).read_text(encoding="utf-8").splitlines()]
+    evaluations = [(line["step"], line["eval_loss"]) for line in lines if "eval_loss" in line]
+    write_curve(save / "loss.png", [line["loss"] for line in lines], evaluations)
 
 
 def _record(resolved: Resolved, save: Path) -> None:

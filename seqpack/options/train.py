@@ -82,13 +82,20 @@ class TrainOptions:
     )
     lr: float | None = option(None, "Peak learning rate. Default: 1e-5, or 1e-3 with random weights.")
     min_lr: float = option(0.0, "Learning rate at the end of the decay.", min=0)
-    lr_decay_style: Literal["cosine", "linear", "constant"] = option("cosine", "Course of the rate after warm-up.")
+    lr_decay_style: Literal["cosine", "linear", "wsd", "constant"] = option(
+        "cosine", "Course of the rate after warm-up; wsd stays at the peak until its decay begins."
+    )
+    lr_wsd_decay_iters: int | None = option(None, "Steps of decay under wsd. Default: a tenth of all.", min=1)
     lr_warmup_fraction: float | None = option(None, "Part of all steps spent on warm-up. Default: 0.03.", min=0, max=1)
     lr_warmup_iters: int | None = option(None, "Steps spent on warm-up; instead of --lr-warmup-fraction.", min=0)
     weight_decay: float = option(0.1, "AdamW weight decay; norms and biases are left out.", min=0)
     adam_beta1: float = option(0.9, "AdamW decay rate of the mean gradient.", min=0, max=1)
     adam_beta2: float = option(0.95, "AdamW decay rate of the mean squared gradient.", min=0, max=1)
     adam_eps: float = option(1e-8, "AdamW epsilon.", min=0)
+    recompute_granularity: Literal["none", "selective", "full"] = option(
+        "none",
+        "Save memory by computing layers again in the backward pass: whole, or without their attention and products.",
+    )
     clip_grad: float = option(1.0, "Largest norm of all gradients together; 0 does not clip.", min=0)
 
     def __post_init__(self) -> None:
@@ -109,6 +116,10 @@ class TrainOptions:
             return min(self.lr_warmup_iters, num_steps)
         fraction = DEFAULT_WARMUP_FRACTION if self.lr_warmup_fraction is None else self.lr_warmup_fraction
         return int(fraction * num_steps)
+
+    def wsd_decay_steps(self, num_steps: int) -> int:
+        """Steps of decay at the end of a run of ``num_steps`` under wsd."""
+        return self.lr_wsd_decay_iters or max(1, num_steps // 10)
 
     def _check_duration(self) -> None:
         durations = {"--train-iters": self.train_iters, "--train-samples": self.train_samples, "--epochs": self.epochs}
@@ -137,6 +148,12 @@ class TrainOptions:
         if self.lr_warmup_fraction is not None and self.lr_warmup_iters is not None:
             raise ConfigError(
                 "SP208", "--lr-warmup-fraction and --lr-warmup-iters were both given", help="give one of them"
+            )
+        if self.lr_wsd_decay_iters is not None and self.lr_decay_style != "wsd":
+            raise ConfigError(
+                "SP208",
+                f"--lr-wsd-decay-iters is for --lr-decay-style wsd, not {self.lr_decay_style}",
+                help="leave it out, or choose wsd",
             )
         for flag, beta in (("--adam-beta1", self.adam_beta1), ("--adam-beta2", self.adam_beta2)):
             if not 0 <= beta < 1:
@@ -175,6 +192,10 @@ class RunOptions:
     save_interval: int | None = option(
         None, "Steps between two checkpoints to go on from, SAVE/step-N. Ctrl-C always writes one.", min=1
     )
+    eval_interval: int | None = option(
+        None, "Steps between two evaluations on the validation part of --split; one more comes at the end.", min=1
+    )
+    eval_iters: int | None = option(None, "Batches of --global-batch-size rows in an evaluation. Default: all.", min=1)
     keep_last: int | None = option(2, "Checkpoints that are kept, the newest ones; 0 keeps all.", min=0)
     resume: Path | None = option(
         None,

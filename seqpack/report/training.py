@@ -66,6 +66,7 @@ class TrainReporter:
         self._log_interval = log_interval
         self._recent: deque[Mapping[str, float]] = deque(maxlen=log_interval)
         self._losses: list[float] = []
+        self._evaluations: list[tuple[int, float]] = []
         self._seconds = 0.0
         self._first_step = summary.first_step
         self._step = summary.first_step
@@ -91,6 +92,8 @@ class TrainReporter:
         self._step = step
         self._losses.append(metrics["loss"])
         self._seconds += metrics["seconds"]
+        if "eval_loss" in metrics:
+            self._evaluations.append((step, metrics["eval_loss"]))
         self._recent.append(metrics)
         if self._live is not None:
             self._update_panel(self._live)
@@ -120,6 +123,7 @@ class TrainReporter:
         remaining = self._seconds / (self._step - self._first_step) * (self._num_steps - self._step)
         return {
             "loss": f"{loss:.4f}",
+            **({"val": f"{self._evaluations[-1][1]:.4f}"} if self._evaluations else {}),
             "lr": f"{last['lr']:.2e}",
             "grad norm": f"{last['grad_norm']:.3f}",
             "tokens/s": f"{tokens / seconds:,.0f}",

@@ -58,6 +58,14 @@ class Saving:
 
 
 @dataclass(frozen=True, slots=True)
+class Evaluation:
+    """All steps of ``schedule``, held-out rows, every ``interval`` steps and after the last."""
+
+    schedule: Sequence[Step]
+    interval: int
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """Where a run begins: steps done before it, with their metrics."""
 
@@ -91,6 +99,7 @@ def train(
     *,
     sinks: Sequence[MetricSink] = (),
     saving: Saving | None = None,
+    evaluation: Evaluation | None = None,
     progress: Progress = Progress(),
 ) -> TrainResult:
     """Run all steps of the schedule that are not done yet.
@@ -105,8 +114,11 @@ def train(
         for index in range(progress.first_step, num_steps):
             metrics, signum = _run_step(trainer, index, stop.signum)
             history.append(metrics)
+            values = metrics.as_dict()
+            if evaluation is not None and (metrics.step % evaluation.interval == 0 or metrics.step == num_steps):
+                values["eval_loss"] = evaluate(trainer, evaluation.schedule)
             for sink in sinks:
-                sink.log(metrics.step, metrics.as_dict())
+                sink.log(metrics.step, values)
             if saving is not None:
                 _save(saving, metrics.step, num_steps, signum)
     return _result(history, num_steps, time.perf_counter() - started, trainer.backend)
@@ -140,6 +152,24 @@ def accumulate_gradients(
         total += loss.detach().to(total)
         batches.append(batch)
     return total, batches, waited
+
+
+@torch.no_grad()
+def evaluate(trainer: Trainer, schedule: Sequence[Step]) -> float:
+    """Mean loss over all rows of ``schedule``; weights, gradients and random numbers stay as they are."""
+    model, ranks, device = trainer.model, trainer.ranks, trainer.backend.device
+    total, units = 0.0, 0
+    model.eval()
+    for step in schedule:
+        for rows, counts in step.of_rank(ranks.rank, ranks.size):
+            batch = trainer.read_batch(rows)
+            loss = model(batch.to(device))
+            if counts:
+                total += loss.item()
+                units += batch.loss_units
+    model.train()
+    total, all_units = ranks.sum([total, units], device)
+    return total / all_units
 
 
 class _Never(StopRequest):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,8 +17,10 @@ import torch
 from seqpack.attention.contract import AttentionBackend, AttentionNeeds, select_attention
 from seqpack.attention.cpu import cpu_flash_attention
 from seqpack.attention.registry import BUILTIN_BACKENDS
+from seqpack.core.errors import ConfigError
 from seqpack.models.load import ModelSpec, build_model, resolve_model
 from seqpack.models.packed import PackedLM
+from seqpack.models.recompute import recompute
 from seqpack.models.self_check import self_check
 from seqpack.options.train import (
     DEFAULT_EPOCHS,
@@ -44,7 +47,7 @@ from seqpack.train.checks import (
 from seqpack.train.data import TrainData, open_data
 from seqpack.train.flops import ModelFlops, peak_flops
 from seqpack.train.loader import BatchReader, RowSchedule
-from seqpack.train.loop import Progress, Saving, Trainer, train
+from seqpack.train.loop import Evaluation, Progress, Saving, Trainer, train
 from seqpack.train.loss import chunked_cross_entropy
 from seqpack.train.metrics import JsonlSink, read_metrics
 from seqpack.train.optim import Optimizer, learning_rate
@@ -68,6 +71,7 @@ class TrainPlan:
     run: RunOptions
     dataset: TrainData
     schedule: RowSchedule
+    evaluation: Evaluation | None
     isolation: Isolation
     row_length: int | None
     model: ModelSpec
@@ -128,6 +132,9 @@ class TrainPlan:
             notes.append(f"family {family} is not among those tested; a tiny copy gave the same packed as one by one")
         if getattr(self.model.config, "output_router_logits", False):
             notes.append(f"router loss: {self.model.config.router_aux_loss_coef:g} of it is part of the loss")
+        if self.evaluation is not None:
+            rows = sum(len(rows) for step in self.evaluation.schedule for rows in step.micro_batches)
+            notes.append(f"evaluated on {rows:,} held-out rows every {self.evaluation.interval:,} steps")
         if self.schedule.num_left_out:
             notes.append(f"rows without a trained token, left out: {self.schedule.num_left_out:,}")
         if self.tokenizer_dir is None:
@@ -182,6 +189,7 @@ def prepare(
         run=run,
         dataset=dataset,
         schedule=schedule,
+        evaluation=_evaluation(dataset, training, run),
         isolation=isolation,
         row_length=row_length,
         model=spec,
@@ -229,7 +237,7 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
         if ranks.first:
             sinks = [stack.enter_context(closing(JsonlSink(save / METRICS_FILE, keep=plan.first_step))), *sinks]
         saving = Saving(lambda step: state.save(step, trainer.optimizer.tensors()), plan.run.save_interval)
-        result = train(trainer, sinks=sinks, saving=saving, progress=progress)
+        result = train(trainer, sinks=sinks, saving=saving, evaluation=plan.evaluation, progress=progress)
     _export(plan, model)
     return replace(result, model_path=str(save / MODEL_FOLDER))
 
@@ -240,6 +248,7 @@ def _model(plan: TrainPlan) -> PackedLM:
     hf_model = build_model(
         plan.model, dtype=weight_dtype(dtype, sharded=sharded), backend=plan.backend, seed=plan.data.seed
     )
+    recompute(hf_model, plan.training.recompute_granularity)
     model = PackedLM(hf_model, plan.attention.load(), chunked_cross_entropy)
     if sharded:
         shard(model, plan.parallel, plan.parallel.mesh(plan.backend.device.type), dtype)
@@ -319,6 +328,30 @@ def _schedule(dataset: TrainData, data: TrainDataOptions, training: TrainOptions
     )
 
 
+def _evaluation(dataset: TrainData, training: TrainOptions, run: RunOptions) -> Evaluation | None:
+    """The validation part of the split; SP208 where there is none, or nobody looks at it."""
+    pools = [rows for rows in dataset.pools(1) if len(rows)]
+    if run.eval_interval is None:
+        if run.eval_iters is not None:
+            raise ConfigError("SP208", "--eval-iters needs --eval-interval", help="say how often: --eval-interval 100")
+        return None
+    if not pools:
+        raise ConfigError(
+            "SP208", "--eval-interval needs rows that are not trained on", help="keep some back: --split 98,2,0"
+        )
+    schedule = RowSchedule(
+        dataset.num_targets,
+        global_batch_size=training.global_batch_size,
+        micro_batch_size=training.micro_batch_size,
+        seed=0,
+        shuffle=False,
+        epochs=1,
+        loss_units=dataset.loss_units(training.loss_reduction),
+        pools=pools,
+    )
+    return Evaluation(list(islice(schedule, run.eval_iters)), run.eval_interval)
+
+
 def _reader(plan: TrainPlan) -> BatchReader:
     pad_token_id = plan.dataset.manifest.tokenizer.pad_token_id
     return BatchReader(
@@ -350,4 +383,5 @@ def _rate(plan: TrainPlan) -> Callable[[int], float]:
         minimum=plan.training.min_lr,
         warmup_steps=plan.training.warmup_steps(num_steps),
         style=plan.training.lr_decay_style,
+        wsd_decay_steps=plan.training.wsd_decay_steps(num_steps),
     )

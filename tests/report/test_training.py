@@ -125,3 +125,16 @@ def test_sparkline() -> None:
     assert sparkline([2, 2]) == "▁▁"
     assert sparkline([]) == ""
     assert len(sparkline(list(range(1000)), width=20)) == 20
+
+
+def test_work_and_waiting_are_shown_if_they_are_known() -> None:
+    stdout = io.StringIO()
+    console = Console(OutputOptions(), stdout=stdout, stderr=stdout)
+    busy = replace(STEP, flops=2e12, peak_flops=1e13, data_seconds=0.1, rank_skew=1.25)
+    with TrainReporter(console, SUMMARY, log_interval=1) as reporter:
+        reporter.log(1, {**busy.as_dict(), "eval_loss": 3.5})
+    for part in ("TFLOP/s 4 ", "MFU 40.0 %", "data wait 20.0 %", "rank skew 1.25x", "val 3.5000"):
+        assert part in stdout.getvalue()
+    values = busy.as_dict()
+    assert (values["tflops_per_second"], values["mfu"], values["trained_tokens_per_second"]) == (4.0, 0.4, 1000.0)
+    assert "mfu" not in STEP.as_dict()
