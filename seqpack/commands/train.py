@@ -26,14 +26,13 @@ def train(
     """Train a model on a data set that preprocess or pack wrote.
 
     Whether samples of a pack see each other is read from the data set; a flag that contradicts it is refused. Writes
-    SAVE/metrics.jsonl and SAVE/model, a Hugging Face directory.
+    SAVE/metrics.jsonl, SAVE/loss.png and SAVE/model, a Hugging Face directory. --dry-run shows what would run. A run
+    that stopped goes on with --resume SAVE alone.
 
     Examples:
       seqpack train out/alpaca --model tiny:qwen2 --save runs/first
       seqpack train out/alpaca --model models/Qwen2.5-0.5B --neat-pack --epochs 3 --lr 1e-5 --save runs/alpaca
-      seqpack train out/alpaca --model models/Qwen2.5-0.5B --save runs/alpaca --dry-run
       seqpack train out/alpaca --model models/Qwen2.5-0.5B --save runs/alpaca --nproc 4 --save-interval 100
-      seqpack train --resume runs/alpaca
     """
     require_training_packages("training")
     if parallel.nproc is not None and "RANK" not in os.environ:
