@@ -11,7 +11,7 @@ from pathlib import Path
 from seqpack.commands.packages import require_training_packages
 from seqpack.options.output import OutputOptions
 from seqpack.options.resolved import Resolved
-from seqpack.options.train import ModelOptions, ParallelOptions, RunOptions, TrainDataOptions, TrainOptions
+from seqpack.options.train import LoraOptions, ModelOptions, ParallelOptions, RunOptions, TrainDataOptions, TrainOptions
 
 
 def train(
@@ -19,6 +19,7 @@ def train(
     model: ModelOptions,
     train: TrainOptions,
     run: RunOptions,
+    lora: LoraOptions,
     parallel: ParallelOptions,
     output: OutputOptions,
     resolved: Resolved,
@@ -42,12 +43,13 @@ def train(
     from seqpack.report.console import Console
     from seqpack.report.training import TrainReporter, show_result, show_summary
     from seqpack.runtime.ranks import joined, ranks_of
-    from seqpack.train.run import execute, prepare
+    from seqpack.train.plan import prepare
+    from seqpack.train.run import execute
     from seqpack.train.stopping import RunStopped
 
     ranks = ranks_of(os.environ)
     console = Console(output if ranks.first else replace(output, quiet=True, json=False))
-    plan = prepare(data, model, train, run, parallel, ranks)
+    plan = prepare(data, model, train, run, parallel, lora, ranks)
     summary = plan.summary()
     show_summary(console, summary)
     if run.dry_run:

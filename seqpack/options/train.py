@@ -161,6 +161,24 @@ class TrainOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LoraOptions:
+    """LoRA"""
+
+    lora_r: int | None = option(
+        None, "Train small matrices of this rank beside the frozen ones; writes SAVE/adapter, which peft loads.", min=1
+    )
+    lora_alpha: float | None = option(None, "Scale of the adapters: alpha / r. Default: twice the rank.", min=0)
+    lora_dropout: float = option(0.0, "Share of the adapters' inputs that is dropped.", min=0, max=1)
+    lora_target_modules: list[str] = option(
+        [], "Matrices to adapt, such as q_proj v_proj. Default: all of the layers.", metavar="NAME..."
+    )
+
+    def __post_init__(self) -> None:
+        if self.lora_r is None and (self.lora_alpha is not None or self.lora_dropout or self.lora_target_modules):
+            raise ConfigError("SP208", "LoRA options were given without --lora-r", help="add --lora-r 16")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ParallelOptions:
     """Processes"""
 

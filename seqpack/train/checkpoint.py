@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from seqpack.io.publish import partial_folder
 from seqpack.models.load import quiet_transformers
+from seqpack.models.lora import LoraSettings, write_adapter
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -41,6 +43,15 @@ def save_hf(
         for file in partial.iterdir():
             # safetensors writes files that only their owner can read; config.json has the mode users expect
             file.chmod((partial / "config.json").stat().st_mode)
+        _replace_directory(partial, out_dir)
+
+
+def save_adapter(
+    weights: Mapping[str, torch.Tensor], settings: LoraSettings, targets: Iterable[str], base: str, out_dir: Path
+) -> None:
+    """Write a LoRA adapter to ``out_dir``, replacing what is there."""
+    with partial_folder(out_dir) as partial:
+        write_adapter(partial, weights, settings, targets, base)
         _replace_directory(partial, out_dir)
 
 

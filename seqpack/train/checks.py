@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 METRICS_FILE = "metrics.jsonl"
 MODEL_FOLDER = "model"
+ADAPTER_FOLDER = "adapter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +170,7 @@ def resolve_tokenizer(
 
 def check_output(save: Path, *, overwrite: bool) -> None:
     """SP004 if another run is in ``--save``."""
-    for found in (save / MODEL_FOLDER, save / METRICS_FILE, *save.glob("step-*")):
+    for found in (save / MODEL_FOLDER, save / ADAPTER_FOLDER, save / METRICS_FILE, *save.glob("step-*")):
         if found.exists() and not overwrite:
             raise ConfigError(
                 "SP004", f"{found} exists already", help="choose another --save, or give --overwrite to replace it"

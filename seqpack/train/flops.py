@@ -26,16 +26,18 @@ class ModelFlops:
     """What a model computes: ``matrices`` are the weights that a token passes in all layers together.
 
     ``windows`` has an entry for each layer, None where attention sees the whole sample; ``attention_width`` is query
-    heads x head size; ``head`` is vocabulary x hidden size.
+    heads x head size; ``head`` is vocabulary x hidden size. With ``adapters``, weights of LoRA that a token passes, the
+    others are frozen: they have no gradient of their own, only one that goes through them.
     """
 
     matrices: int
     windows: tuple[int | None, ...]
     attention_width: int
     head: int
+    adapters: int = 0
 
     @classmethod
-    def of(cls, config: Any) -> ModelFlops:
+    def of(cls, config: Any, *, adapters: int = 0) -> ModelFlops:
         """Counted on a model without memory; of experts, those that a token is sent to."""
         from transformers import AutoModelForCausalLM
 
@@ -50,6 +52,7 @@ class ModelFlops:
             windows=tuple(None if kind == "full_attention" else window for kind in kinds),
             attention_width=heads * head_size,
             head=config.vocab_size * config.hidden_size,
+            adapters=adapters,
         )
 
     def of_batch(self, batch: Batch) -> float:
@@ -59,11 +62,12 @@ class ModelFlops:
         return self.of_samples(lengths, batch.num_targets)
 
     def of_samples(self, lengths: NDArray[np.integer], num_targets: int) -> float:
-        """6 for each weight a token passes, 12 for each query and key that meet, for each channel of attention."""
+        """6 for each weight a token passes (4 if frozen), 12 for each query and key that meet, per channel."""
         pairs = sum(float(_pairs(lengths, window).sum()) for window in self.windows)
-        return (
-            6.0 * (self.matrices * float(lengths.sum()) + self.head * num_targets) + 12.0 * self.attention_width * pairs
-        )
+        num_tokens = float(lengths.sum())
+        weights = self.matrices * num_tokens + self.head * num_targets
+        products = (4.0 if self.adapters else 6.0) * weights + 6.0 * self.adapters * num_tokens
+        return products + 12.0 * self.attention_width * pairs
 
 
 def peak_flops(device_name: str) -> float | None:

@@ -6,6 +6,7 @@ either, so sums are asked for explicitly.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -48,10 +49,17 @@ def layers_of(model: PackedLM) -> list[torch.nn.Module]:
     return max(lists, key=len, default=[])
 
 
-def full_state(model: Any, dtype: torch.dtype, *, keep: bool) -> dict[str, torch.Tensor]:
-    """All weights of a sharded model of transformers, on the host of ranks that ``keep`` them; every rank calls it."""
+def full_state(
+    model: Any, dtype: torch.dtype, *, keep: bool, names: Container[str] | None = None
+) -> dict[str, torch.Tensor]:
+    """Weights of a sharded model of transformers, all or those named, on the host of ranks that ``keep`` them.
+
+    Every rank calls it.
+    """
     found = {}
     for name, parameter in model.state_dict().items():
+        if names is not None and name not in names:
+            continue
         weight = whole(parameter)
         if keep:
             found[name] = weight.detach().to("cpu", dtype if weight.is_floating_point() else weight.dtype)

@@ -14,7 +14,7 @@ from seqpack.commands.train import train
 from seqpack.core.errors import DeviceError
 from seqpack.options.output import OutputOptions
 from seqpack.options.resolved import Resolved
-from seqpack.options.train import ModelOptions, ParallelOptions, RunOptions, TrainDataOptions, TrainOptions
+from seqpack.options.train import LoraOptions, ModelOptions, ParallelOptions, RunOptions, TrainDataOptions, TrainOptions
 
 from .conftest import WriteDataset
 
@@ -28,6 +28,7 @@ def run(data: Path, save: Path, *, dry_run: bool = False) -> None:
         ModelOptions(model="tiny:llama"),
         TrainOptions(),
         options,
+        LoraOptions(),
         ParallelOptions(),
         JSON,
     )

@@ -17,14 +17,15 @@ from seqpack.attention.cpu import cpu_flash_attention
 from seqpack.core.types import MaskMode
 from seqpack.models.load import build_model, resolve_model
 from seqpack.models.packed import PackedLM
-from seqpack.options.train import ParallelOptions
+from seqpack.options.train import LoraOptions, ParallelOptions
 from seqpack.runtime.batch import collate
 from seqpack.runtime.parallel import ParallelPlan
 from seqpack.runtime.ranks import Ranks
 from seqpack.train.loader import BatchReader, RowSchedule
 from seqpack.train.loop import accumulate_gradients
 from seqpack.train.loss import chunked_cross_entropy
-from seqpack.train.run import execute, prepare
+from seqpack.train.plan import prepare
+from seqpack.train.run import execute
 from seqpack.train.sharding import shard, whole
 from seqpack.train.stopping import RunStopped
 from tests.distributed import run_ranks
@@ -102,7 +103,9 @@ class Interrupt:
 
 def run_on(ranks: Ranks, data: Path, save: Path, given: dict[str, Any], interrupt: bool = False) -> Any:
     """A whole run; what the header said of it, or the step it stopped after."""
-    prepared = prepare(*options(data, save, **given), ParallelOptions(), ranks)
+    lora = LoraOptions(lora_r=given["lora_r"]) if "lora_r" in given else None
+    given = {name: value for name, value in given.items() if name != "lora_r"}
+    prepared = prepare(*options(data, save, **given), ParallelOptions(), lora, ranks)
     try:
         result = execute(prepared, sinks=[Interrupt()] if interrupt and ranks.rank == 0 else [])
     except RunStopped as stopped:
@@ -164,6 +167,17 @@ def test_bfloat16_keeps_float32_masters(write_dataset: WriteDataset, tmp_path: P
     weights = load_file(tmp_path / "two" / "model" / "model.safetensors")
     assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
     assert "lm_head.weight" not in weights  # it is the embedding
+
+
+def test_adapters_of_two_ranks_are_those_of_one(write_dataset: WriteDataset, tmp_path: Path) -> None:
+    data, given = write_dataset(PACKS, seq_length=10), {**STEPS, "lora_r": 3}
+    run_on(Ranks(), data, tmp_path / "one", given)
+    run_ranks(2, run_on, data, tmp_path / "two", given)
+    for ours, wanted in zip(losses(tmp_path / "two"), losses(tmp_path / "one"), strict=True):
+        assert ours == pytest.approx(wanted, rel=1e-9)
+    found, expected = (load_file(tmp_path / run / "adapter" / "adapter_model.safetensors") for run in ("two", "one"))
+    assert found.keys() == expected.keys()
+    assert all(torch.allclose(weight, expected[name], atol=1e-8) for name, weight in found.items())
 
 
 def die(ranks: Ranks) -> None:

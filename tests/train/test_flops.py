@@ -46,6 +46,13 @@ def test_a_token_passes_the_experts_it_is_sent_to() -> None:
     assert many.matrices - few.matrices == 4 * (8 - 2)  # the router alone
 
 
+def test_frozen_weights_have_no_gradient_of_their_own() -> None:
+    config = AutoConfig.for_model("llama", **SHAPE, num_key_value_heads=1)
+    full, lora = ModelFlops.of(config), ModelFlops.of(config, adapters=10)
+    weights = full.matrices * 4 + full.head * 2
+    assert full.of_samples(np.array([3, 1]), 2) - lora.of_samples(np.array([3, 1]), 2) == 2 * weights - 6 * 10 * 4
+
+
 def test_peaks() -> None:
     assert peak_flops("NVIDIA H100 80GB HBM3") == pytest.approx(989e12)
     assert peak_flops("cpu") is None

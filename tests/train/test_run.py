@@ -15,7 +15,8 @@ from seqpack.core.errors import ConfigError, DataError, SeqpackError
 from seqpack.core.types import MaskMode
 from seqpack.options.train import ModelOptions, RunOptions, TrainDataOptions, TrainOptions
 from seqpack.train.loader import RowSchedule
-from seqpack.train.run import TrainPlan, execute, prepare
+from seqpack.train.plan import TrainPlan, prepare
+from seqpack.train.run import execute
 
 from .conftest import WriteDataset, write_tokenizer
 
@@ -139,7 +140,8 @@ def test_what_does_not_fit_is_refused(
 def write_config(directory: Path, family: str, **settings: Any) -> str:
     from transformers import AutoConfig
 
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    shape |= {} if family == "mamba" else {"num_attention_heads": 4}
     tokens = {"vocab_size": 61, "bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
     AutoConfig.for_model(family, **shape, **tokens, **settings).save_pretrained(directory)
     return str(directory)
