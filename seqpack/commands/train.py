@@ -7,11 +7,16 @@ import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seqpack.commands.packages import require_training_packages
 from seqpack.options.output import OutputOptions
 from seqpack.options.resolved import Resolved
 from seqpack.options.train import LoraOptions, ModelOptions, ParallelOptions, RunOptions, TrainDataOptions, TrainOptions
+
+if TYPE_CHECKING:
+    from seqpack.hooks.specs import MetricSink
+    from seqpack.train.summary import RunSummary
 
 
 def train(
@@ -62,7 +67,10 @@ def train(
             joined(ranks, plan.backend.device.type),
             TrainReporter(console, summary, log_interval=run.log_interval) as reporter,
         ):
-            result = execute(plan, sinks=[reporter] if ranks.first else [])
+            sinks = [reporter, *_sinks(run, summary)] if ranks.first else []
+            result = execute(plan, sinks=sinks)
+            for sink in sinks:
+                sink.close()
     except RunStopped as stopped:
         how = f"saved {stopped.saved}; go on with: seqpack train --resume {run.save}"
         if stopped.signum == signal.SIGINT:
@@ -80,6 +88,14 @@ def _launch(num_processes: int, run: RunOptions) -> int:
     from seqpack.train.launch import launch
 
     return launch(sys.argv[1:], num_processes, run.save / "logs")
+
+
+def _sinks(run: RunOptions, summary: RunSummary) -> list[MetricSink]:
+    """The metric sinks of ``--metrics``; SP002 for a name that no plugin has."""
+    from seqpack.hooks.host import plugin_host
+
+    found = [plugin_host().metric_sink(name) for name in run.metrics]
+    return [component.create(run.save, summary.as_dict()) for component in found]
 
 
 def _draw(save: Path) -> None:

@@ -221,6 +221,11 @@ class RunOptions:
         metavar="SAVE",
         run_folder=True,
     )
+    metrics: list[str] = option(
+        [],
+        "Where metrics go besides SAVE/metrics.jsonl: metric sinks of plugins, such as tensorboard.",
+        metavar="NAME...",
+    )
     log_interval: int = option(10, "Steps between two lines of output; metrics.jsonl has every step.", min=1)
     num_threads: int | None = option(None, "CPU threads. Default: what torch chooses.", min=1)
     dry_run: bool = option(False, "Check everything, show what would run, and stop.")

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from seqpack.hooks.specs import MetricSink
     from seqpack.models.packed import PackedLM
     from seqpack.runtime.batch import Batch
     from seqpack.runtime.device import DeviceBackend
     from seqpack.train.loader import RowSchedule, Step
-    from seqpack.train.metrics import MetricSink
     from seqpack.train.optim import Optimizer
 
     ReadBatch = Callable[[NDArray[np.int64]], Batch]

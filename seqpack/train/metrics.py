@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,6 @@ class StepMetrics:
         if self.peak_flops:
             values["mfu"] = self.flops / seconds / self.peak_flops
         return values
-
-
-class MetricSink(Protocol):
-    """Somewhere to write metrics to, step by step; steps are numbered from 1."""
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
-    def close(self) -> None: ...
 
 
 class JsonlSink:
