@@ -203,9 +203,13 @@ class RunOptions:
 
     save: Path = option(help="Directory to write metrics.jsonl and model/ to.", flags=("--save", "--out"), short="-o")
     overwrite: bool = option(False, "Replace the run that is already in --save.")
-    device: Literal["auto", "cpu"] = option("auto", "Where to compute.")
-    attention: Literal["auto", "flash", "reference"] = option(
-        "auto", "Attention code; reference builds the whole mask and is slow, to compare with."
+    device: Literal["auto", "cpu", "cuda"] = option(
+        "auto", "Where to compute. cuda is written and has not been run yet."
+    )
+    attention: Literal["auto", "flash", "varlen", "flash-attn", "reference"] = option(
+        "auto",
+        "Attention code: flash is for CPUs, varlen and flash-attn for CUDA; reference builds the whole mask, slowly, "
+        "to compare with.",
     )
     save_interval: int | None = option(
         None, "Steps between two checkpoints to go on from, SAVE/step-N. Ctrl-C always writes one.", min=1
@@ -214,6 +218,7 @@ class RunOptions:
         None, "Steps between two evaluations on the validation part of --split; one more comes at the end.", min=1
     )
     eval_iters: int | None = option(None, "Batches of --global-batch-size rows in an evaluation. Default: all.", min=1)
+    async_save: bool = option(True, "Write checkpoints while training goes on, from a copy in memory.")
     keep_last: int | None = option(2, "Checkpoints that are kept, the newest ones; 0 keeps all.", min=0)
     resume: Path | None = option(
         None,

@@ -39,6 +39,8 @@ def show_summary(console: Console, summary: RunSummary) -> None:
         f"{summary.num_tokens / summary.num_steps:,.0f} and {summary.num_targets / summary.num_steps:,.0f} a step",
         "rate": f"{summary.lr:g}, {summary.lr_decay_style}, {summary.warmup_steps:,} steps of warm-up",
         "runs on": f"{summary.device}, {summary.attention} attention, {summary.parallel}",
+        "memory": f"{summary.state_bytes / 2**30:,.2f} GiB a process for weights, gradients and optimizer; activations "
+        "come on top",
         "writes": summary.save,
     }
     console.print(_two_columns([*rows.items(), *(("note", note) for note in summary.notes)]))

@@ -19,10 +19,11 @@ TIMEOUT = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process is number ``rank`` of ``size``; with one process nothing is exchanged."""
+    """This process is number ``rank`` of ``size``, ``local`` on its machine; with one process nothing is exchanged."""
 
     rank: int = 0
     size: int = 1
+    local: int = 0
 
     @property
     def first(self) -> bool:
@@ -47,10 +48,10 @@ class Ranks:
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return float(tensor)
 
-    def wait(self) -> None:
-        """Return when all ranks are here."""
+    def wait(self, group: dist.ProcessGroup | None = None) -> None:
+        """Return when all ranks are here; in a thread, with a group of its own."""
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(group)
 
 
 def ranks_of(environment: Mapping[str, str]) -> Ranks:
@@ -58,7 +59,8 @@ def ranks_of(environment: Mapping[str, str]) -> Ranks:
     if "RANK" not in environment or "WORLD_SIZE" not in environment:
         return Ranks()
     try:
-        ranks = Ranks(int(environment["RANK"]), int(environment["WORLD_SIZE"]))
+        numbers = (environment["RANK"], environment["WORLD_SIZE"], environment.get("LOCAL_RANK", "0"))
+        ranks = Ranks(*map(int, numbers))
     except ValueError as error:
         raise ConfigError(
             "SP601", f"RANK and WORLD_SIZE are no numbers: {error}", help="start with torchrun"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seqpack.core.errors import ConfigError
-from seqpack.core.types import PackedSequence
+from seqpack.core.types import MaskMode, PackedSequence
 from seqpack.io.documents import DocumentRows
 from seqpack.io.foreign import ForeignDataset, is_pai, open_foreign
 from seqpack.io.indexed import IndexedDataset, idx_path
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from seqpack.options.train import TrainDataOptions
+    from seqpack.train.flops import ModelFlops
 
 MIN_SHARE = 0.001
 """Below that, a share is not kept over any stretch that a run would notice."""
@@ -71,6 +72,17 @@ class TrainData:
         if reduction == "sample":
             return np.concatenate([_trained_samples(dataset) for dataset in self.sets])
         return (self.num_targets > 0).astype(np.int64) if reduction == "pack" else self.num_targets
+
+    def costs(self, flops: ModelFlops) -> NDArray[np.float64]:
+        """Operations of each row for a model; samples of a pack that see each other are one piece."""
+        found = []
+        for dataset in self.sets:
+            pieces, rows = dataset.pieces, len(dataset)
+            if dataset.manifest.mask is MaskMode.CAUSAL:
+                found.append(flops.of_rows(np.arange(rows), dataset.num_tokens, dataset.num_targets, rows))
+            else:
+                found.append(flops.of_rows(pieces.row, pieces.length, pieces.num_targets, rows))
+        return np.concatenate(found)
 
     def pools(self, part: int = 0) -> list[NDArray[np.int64]]:
         """Rows of each set in a part of the split: 0 to train on, 1 to evaluate on, 2 to leave alone."""

@@ -61,6 +61,15 @@ class ModelFlops:
         lengths = batch.segments.attended.lengths[batch.is_real[0].numpy()[starts]]
         return self.of_samples(lengths, batch.num_targets)
 
+    def of_rows(
+        self, row: NDArray[np.integer], lengths: NDArray[np.integer], num_targets: NDArray[np.integer], num_rows: int
+    ) -> NDArray[np.float64]:
+        """Operations of each row, from its pieces: the row, length and targets of every piece."""
+        pairs = sum(_pairs(lengths, window).astype(np.float64) for window in self.windows)
+        pieces = 6.0 * (self.matrices * lengths + self.head * num_targets) + 12.0 * self.attention_width * pairs
+        summed: NDArray[np.float64] = np.bincount(row, weights=pieces, minlength=num_rows).astype(np.float64)
+        return summed
+
     def of_samples(self, lengths: NDArray[np.integer], num_targets: int) -> float:
         """6 for each weight a token passes (4 if frozen), 12 for each query and key that meet, per channel."""
         pairs = sum(float(_pairs(lengths, window).sum()) for window in self.windows)

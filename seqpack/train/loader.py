@@ -31,21 +31,35 @@ class RowSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Rows of one optimizer step, by micro-batch, its trained tokens, and what its loss divides by."""
+    """Rows of one optimizer step, by micro-batch, its trained tokens, what its loss divides by, and what each costs."""
 
     index: int
     micro_batches: tuple[NDArray[np.int64], ...]
     num_targets: int
     loss_units: int
+    costs: tuple[float, ...] = ()
 
     def of_rank(self, rank: int, size: int) -> list[tuple[NDArray[np.int64], bool]]:
         """What one rank computes: micro-batches, as many as every other rank, and whether their rows count.
 
-        Ranks take turns. Those that have one less repeat the first, so that all of them meet in every exchange.
+        Ranks that have one less repeat the first micro-batch, so that all of them meet in every exchange.
         """
-        mine = [(rows, True) for rows in self.micro_batches[rank::size]]
         most = -(-len(self.micro_batches) // size)
+        mine = [(self.micro_batches[number], True) for number in self._shares(size)[rank]]
         return mine + [(self.micro_batches[0], False)] * (most - len(mine))
+
+    def _shares(self, size: int) -> list[list[int]]:
+        """Numbers of the micro-batches of every rank: in rounds of one for each, the dearest to the least loaded."""
+        costs = self.costs or (1.0,) * len(self.micro_batches)
+        dearest_first = sorted(range(len(costs)), key=lambda number: (-costs[number], number))
+        shares: list[list[int]] = [[] for _ in range(size)]
+        loads = [0.0] * size
+        for start in range(0, len(costs), size):
+            least_loaded_first = sorted(range(size), key=lambda rank: (loads[rank], rank))
+            for rank, number in zip(least_loaded_first, dearest_first[start : start + size], strict=False):
+                shares[rank].append(number)
+                loads[rank] += costs[number]
+        return [sorted(share) for share in shares]
 
 
 class RowSchedule:
@@ -55,6 +69,7 @@ class RowSchedule:
     add time; ``num_left_out`` counts them. ``loss_units`` holds what the loss of each row counts, by default its
     targets. Exactly one of ``train_iters``, ``train_samples`` (rows) and ``epochs`` is given. ``pools`` are the rows to
     train on, one array for each data set; all by default. ``weights`` and ``padded`` are those of ``RowStream``.
+    ``costs`` is the work of each row, by which a step is shared among ranks; its targets by default.
     """
 
     def __init__(
@@ -72,6 +87,7 @@ class RowSchedule:
         pools: Sequence[NDArray[np.int64]] | None = None,
         weights: Sequence[float] | None = None,
         padded: bool = False,
+        costs: NDArray[np.float64] | None = None,
     ) -> None:
         assert sum(duration is not None for duration in (train_iters, train_samples, epochs)) == 1
         pools = [np.arange(len(num_targets))] if pools is None else pools
@@ -85,6 +101,7 @@ class RowSchedule:
             )
         self._num_targets = num_targets
         self._loss_units = num_targets if loss_units is None else loss_units
+        self._costs = num_targets if costs is None else costs
         self._micro_batch_size = micro_batch_size
         self._global_batch_size = global_batch_size
         self._stream = RowStream(
@@ -113,7 +130,13 @@ class RowSchedule:
         rows = self._stream.take(first, min(first + self._global_batch_size, self.num_rows))
         starts = range(0, len(rows), self._micro_batch_size)
         micro_batches = tuple(rows[start : start + self._micro_batch_size] for start in starts)
-        return Step(index, micro_batches, int(self._num_targets[rows].sum()), int(self._loss_units[rows].sum()))
+        return Step(
+            index,
+            micro_batches,
+            num_targets=int(self._num_targets[rows].sum()),
+            loss_units=int(self._loss_units[rows].sum()),
+            costs=tuple(float(self._costs[rows].sum()) for rows in micro_batches),
+        )
 
     def row_counts(self) -> NDArray[np.int64]:
         """How often the run takes each row, int64 ``[rows]``."""

@@ -51,9 +51,13 @@ def _no_flops(batch: Batch) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """``save(step)`` is called every ``interval`` steps, after the last step, and when the run is asked to stop."""
+    """``save(step)`` is called every ``interval`` steps, after the last step, and when the run is asked to stop.
+
+    ``finish()`` returns when what was saved is on disk; the run does not end before.
+    """
 
     save: Callable[[int], Path]
+    finish: Callable[[], None]
     interval: int | None = None
 
 
@@ -184,6 +188,8 @@ def _save(saving: Saving, step: int, num_steps: int, signum: int) -> None:
     if not due and not signum:
         return
     path = saving.save(step)
+    if step == num_steps or signum:
+        saving.finish()
     if signum and step < num_steps:
         raise RunStopped(signum, step, path)
 

@@ -36,6 +36,7 @@ from seqpack.train.checks import (
     resolve_tokenizer,
 )
 from seqpack.train.data import TrainData, open_data
+from seqpack.train.flops import ModelFlops
 from seqpack.train.loader import RowSchedule
 from seqpack.train.loop import Evaluation
 from seqpack.train.loss import chunked_cross_entropy
@@ -44,6 +45,11 @@ from seqpack.train.summary import RunSummary
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+DTYPE_BYTES = {"bfloat16": 2, "float32": 4, "float64": 8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +116,20 @@ class TrainPlan:
             warmup_steps=self.training.warmup_steps(len(self.schedule)),
             save=str(self.run.save),
             first_step=self.first_step,
+            state_bytes=self._state_bytes(),
             notes=self._notes(),
         )
+
+    def _state_bytes(self) -> int:
+        """Weight, gradient and two moments of AdamW, in float32 at least; each rank of ``dp_shard`` holds its part.
+
+        One process keeps bfloat16 weights beside their masters. With LoRA, what is trained is too little to count.
+        """
+        width, shards = DTYPE_BYTES[self.dtype], self.parallel.dp_shard
+        wide = max(width, DTYPE_BYTES["float32"])
+        kept = wide if shards > 1 else width
+        full = 4 * wide + (width if shards == 1 and width < wide else 0)
+        return self.model.num_parameters() * (kept if self.lora else full) // shards
 
     def _notes(self) -> tuple[str, ...]:
         notes = [self.isolation.note, *self.dataset.notes]
@@ -154,8 +172,7 @@ def prepare(
     manifest = dataset.manifest
     isolation = resolve_isolation(manifest, data)
     row_length = resolve_row_length(manifest, data, int(dataset.row_lengths.max(initial=0)))
-    schedule = _schedule(dataset, data, training)
-    backend = select_device(run.device, num_threads=run.num_threads)
+    backend = select_device(run.device, num_threads=run.num_threads, index=ranks.local)
     spec = resolve_model(
         model.model,
         random_init=model.random_init,
@@ -165,6 +182,7 @@ def prepare(
     )
     if not spec.tested:
         self_check(spec.config, cpu_flash_attention, chunked_cross_entropy)
+    costs = dataset.costs(ModelFlops.of(spec.config)) if ranks.size > 1 else None
     tokenizer_dir = resolve_tokenizer(
         manifest.tokenizer, model.tokenizer, spec.directory, random_weights=spec.random_weights
     )
@@ -173,7 +191,7 @@ def prepare(
         training=training,
         run=run,
         dataset=dataset,
-        schedule=schedule,
+        schedule=_schedule(dataset, data, training, costs),
         evaluation=_evaluation(dataset, training, run),
         isolation=isolation,
         row_length=row_length,
@@ -227,7 +245,9 @@ def _end_token(model: ModelOptions, data: TrainDataOptions) -> int | None:
     return Tokenizer(model.tokenizer).eos_token_id
 
 
-def _schedule(dataset: TrainData, data: TrainDataOptions, training: TrainOptions) -> RowSchedule:
+def _schedule(
+    dataset: TrainData, data: TrainDataOptions, training: TrainOptions, costs: NDArray[np.float64] | None
+) -> RowSchedule:
     epochs = training.epochs
     if training.train_iters is None and training.train_samples is None and epochs is None:
         epochs = DEFAULT_EPOCHS
@@ -243,6 +263,7 @@ def _schedule(dataset: TrainData, data: TrainDataOptions, training: TrainOptions
         pools=dataset.pools(),
         weights=dataset.weights,
         padded=data.padded_samples,
+        costs=costs,
         loss_units=dataset.loss_units(training.loss_reduction),
     )
 

@@ -33,7 +33,7 @@ from seqpack.train.loss import chunked_cross_entropy
 from seqpack.train.metrics import JsonlSink, read_metrics
 from seqpack.train.optim import Optimizer, learning_rate
 from seqpack.train.plan import TrainPlan
-from seqpack.train.run_state import RunState
+from seqpack.train.run_state import RunState, quiet
 from seqpack.train.sharding import full_state, shard, weight_dtype
 from seqpack.train.summary import TrainResult
 
@@ -66,7 +66,7 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
         flops=ModelFlops.of(plan.model.config, adapters=_adapter_size(plan, model)).of_batch,
         peak_flops=(peak_flops(plan.backend.name) or 0.0) * ranks.size,
     )
-    state = RunState(save, ranks, _identity(plan), plan.run.keep_last or None)
+    state = RunState(save, ranks, _identity(plan), plan.run.keep_last or None, background=plan.run.async_save)
     if plan.saved is not None:
         state.load(plan.saved, trainer.optimizer.tensors())
         trainer.optimizer.loaded()
@@ -75,9 +75,13 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
     progress = Progress(plan.first_step, read_metrics(save / METRICS_FILE, plan.first_step))
     ranks.wait()
     with ExitStack() as stack:
+        stack.enter_context(quiet())
+        stack.callback(state.close)
         if ranks.first:
             sinks = [stack.enter_context(closing(JsonlSink(save / METRICS_FILE, keep=plan.first_step))), *sinks]
-        saving = Saving(lambda step: state.save(step, trainer.optimizer.tensors()), plan.run.save_interval)
+        saving = Saving(
+            lambda step: state.save(step, trainer.optimizer.tensors()), state.finish, plan.run.save_interval
+        )
         result = train(trainer, sinks=sinks, saving=saving, evaluation=plan.evaluation, progress=progress)
     _export(plan, model)
     return replace(result, model_path=str(save / plan.result_folder))

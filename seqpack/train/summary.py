@@ -10,7 +10,8 @@ from typing import Any
 class RunSummary:
     """What really runs, with every default filled in; ``notes`` say what was filled in and from where.
 
-    ``num_tokens`` and ``num_targets`` are those of all steps, exactly.
+    ``num_tokens`` and ``num_targets`` are those of all steps, exactly. ``state_bytes`` is what weights, gradients and
+    optimizer take in each process, without activations.
     """
 
     data: str
@@ -36,6 +37,7 @@ class RunSummary:
     warmup_steps: int
     save: str
     first_step: int = 0
+    state_bytes: int = 0
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:

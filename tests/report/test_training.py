@@ -36,6 +36,7 @@ SUMMARY = RunSummary(
     lr_decay_style="cosine",
     warmup_steps=1,
     save="runs/a",
+    state_bytes=3 * 2**30,
     notes=("samples do not see each other",),
 )
 STEP = StepMetrics(
@@ -76,6 +77,7 @@ def test_header_says_what_runs() -> None:
         "1.2M",
         "20,000, 12,500 of them trained; 4,000 and 2,500 a step",
         "do not see each other",
+        "3.00 GiB a process",
     ):
         assert part in stdout.getvalue()
 

@@ -6,9 +6,12 @@ from transformers import AutoConfig
 
 from seqpack.core.types import MaskMode
 from seqpack.models.load import resolve_model
+from seqpack.options.train import TrainDataOptions
 from seqpack.runtime.batch import collate
+from seqpack.train.data import open_data
 from seqpack.train.flops import ModelFlops, peak_flops
 
+from .conftest import WriteDataset
 from .test_loop import make_rows
 
 SHAPE = {"vocab_size": 10, "hidden_size": 4, "intermediate_size": 6, "num_attention_heads": 2, "num_hidden_layers": 1}
@@ -51,6 +54,15 @@ def test_frozen_weights_have_no_gradient_of_their_own() -> None:
     full, lora = ModelFlops.of(config), ModelFlops.of(config, adapters=10)
     weights = full.matrices * 4 + full.head * 2
     assert full.of_samples(np.array([3, 1]), 2) - lora.of_samples(np.array([3, 1]), 2) == 2 * weights - 6 * 10 * 4
+
+
+def test_rows_add_up_to_what_a_batch_counts(write_dataset: WriteDataset) -> None:
+    flops = ModelFlops.of(resolve_model("tiny:qwen2", vocab_size=61).config)
+    for mask in (*MaskMode, None):
+        data = open_data(TrainDataOptions(data_path=[str(write_dataset([[5, 3], [9], [2, 2, 2]], mask=mask))]))
+        mode = mask or MaskMode.BLOCK_CAUSAL
+        wanted = [flops.of_batch(collate([data[row]], mode)) for row in range(len(data))]
+        assert data.costs(flops).tolist() == pytest.approx(wanted)
 
 
 def test_peaks() -> None:

@@ -248,3 +248,11 @@ def test_recomputation_does_not_change_the_run(write_dataset: WriteDataset, tmp_
     plain = execute(plan(data, tmp_path / "a", lr_decay_style="wsd"))
     other = execute(plan(data, tmp_path / "b", lr_decay_style="wsd", recompute_granularity=granularity))
     assert other.last_loss == plain.last_loss
+
+
+@pytest.mark.parametrize(("dtype", "bytes_each"), [("float32", 16), ("bfloat16", 18), ("float64", 32)])
+def test_memory_of_weights_gradients_and_optimizer(
+    write_dataset: WriteDataset, tmp_path: Path, dtype: str, bytes_each: int
+) -> None:
+    summary = plan(write_dataset(PACKS), tmp_path / "run", dtype=dtype).summary()
+    assert summary.state_bytes == bytes_each * summary.num_parameters
