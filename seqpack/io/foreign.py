@@ -7,9 +7,13 @@ marked: the mask of ``--neat-pack``, which numbers the samples of a row, or Pai'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +31,12 @@ class ForeignDataset(PackedDataset):
     """Rows of another program's files. ``manifest`` says what could be found out; its tokenizer has no fingerprint."""
 
     def __init__(self, prefix: Path, rows: ForeignRows) -> None:
-        lengths, targets, counts, vocab_size = _pieces(rows)
+        remembered = _Boundaries.remembered(prefix, rows)
+        self.boundaries_from = boundaries_file(prefix) if remembered else None
+        found = remembered or _Boundaries.of(rows)
+        if not remembered:
+            found.remember(prefix, rows)
+        lengths, targets, counts, vocab_size = found.lengths, found.targets, found.counts, int(found.vocab_size)
         row = np.repeat(np.arange(len(rows)), counts)
         number = np.arange(len(row), dtype=np.int64)
         source = np.zeros(len(row), np.int32)
@@ -144,27 +153,67 @@ def _one_segment(length: int) -> tuple[NDArray[np.int32], int]:
     return np.array([0, length], np.int32), 0
 
 
-def _pieces(rows: ForeignRows) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64], int]:
-    """Length and targets of every piece, pieces of every row, and the largest id + 1, in one pass over the rows."""
-    lengths, targets, counts, vocab_size = [], [], np.zeros(len(rows), np.int64), 0
-    for number, row in enumerate(_each(rows)):
-        vocab_size = max(vocab_size, int(row.input_ids.max()) + 1)
-        bounds = row.cu_seqlens[: row.num_samples + 1]
-        trained = row.labels != IGNORE_INDEX
-        trained[bounds[:-1]] = False  # nothing predicts the first token of a sample
-        ends = np.concatenate([[0], np.cumsum(trained)])
-        lengths.append(np.diff(bounds))
-        targets.append(np.diff(ends[bounds]))
-        counts[number] = row.num_samples
-    joined = (
-        np.concatenate(parts).astype(np.int32) if parts else np.zeros(0, np.int32) for parts in (lengths, targets)
-    )
-    piece_lengths, piece_targets = joined
-    return piece_lengths, piece_targets, counts, vocab_size
+def boundaries_file(prefix: Path) -> Path:
+    """Where the boundaries of a set without a manifest are kept, beside it, if that folder may be written to."""
+    return prefix.with_name(f"{prefix.name}_boundaries.npz")
 
 
-def _each(rows: ForeignRows) -> Iterator[PackedSequence]:
-    return (rows[row] for row in range(len(rows)))
+@dataclass(frozen=True, slots=True)
+class _Boundaries:
+    """Length and targets of every piece, pieces of every row, and the largest id + 1."""
+
+    lengths: NDArray[np.int32]
+    targets: NDArray[np.int32]
+    counts: NDArray[np.int64]
+    vocab_size: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rows: ForeignRows) -> _Boundaries:
+        """In one pass over the rows."""
+        lengths, targets, counts, vocab_size = [], [], np.zeros(len(rows), np.int64), 0
+        for number in range(len(rows)):
+            row = rows[number]
+            vocab_size = max(vocab_size, int(row.input_ids.max()) + 1)
+            bounds = row.cu_seqlens[: row.num_samples + 1]
+            trained = row.labels != IGNORE_INDEX
+            trained[bounds[:-1]] = False  # nothing predicts the first token of a sample
+            ends = np.concatenate([[0], np.cumsum(trained)])
+            lengths.append(np.diff(bounds))
+            targets.append(np.diff(ends[bounds]))
+            counts[number] = row.num_samples
+        joined = [
+            np.concatenate(parts).astype(np.int32) if parts else np.zeros(0, np.int32) for parts in (lengths, targets)
+        ]
+        return cls(joined[0], joined[1], counts, np.array(vocab_size))
+
+    @classmethod
+    def remembered(cls, prefix: Path, rows: ForeignRows) -> _Boundaries | None:
+        """Those that an earlier run found in the same files, or None."""
+        try:
+            with np.load(boundaries_file(prefix)) as stored:
+                if str(stored["key"]) == _key(rows):
+                    return cls(*(stored[name] for name in cls.__slots__))
+        except (OSError, ValueError, KeyError, BadZipFile):
+            pass  # there is none, or it was cut off
+        return None
+
+    def remember(self, prefix: Path, rows: ForeignRows) -> None:
+        """Keep them beside the set; where that is not allowed, the next run looks again."""
+        path = boundaries_file(prefix)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.npz")
+        with contextlib.suppress(OSError):
+            np.savez(partial, key=_key(rows), **{name: getattr(self, name) for name in self.__slots__})
+            partial.replace(path)
+
+
+def _key(rows: ForeignRows) -> str:
+    """Changes when a file does: sizes and times of all of them."""
+    facts = []
+    for index in rows.files:
+        for path in (index, index.with_suffix(".bin")):
+            status = path.stat()
+            facts.append(f"{path.name}:{status.st_size}:{status.st_mtime_ns}")
+    return " ".join(facts)
 
 
 def _manifest(rows: ForeignRows, vocab_size: int, num_samples: int) -> Manifest:

@@ -102,7 +102,9 @@ class TrainData:
         found = hashlib.sha256(repr((self.weights, self.split)).encode())
         for dataset in self.sets:
             files = {name: record.sha256 for name, record in sorted(dataset.manifest.files.items())}
-            found.update(repr((files, len(dataset), dataset.manifest.mask, len(dataset.pieces))).encode())
+            found.update(repr((files, len(dataset), dataset.manifest.mask)).encode())
+            for column in (dataset.pieces.length, dataset.pieces.num_targets):
+                found.update(np.ascontiguousarray(column).tobytes())
         return found.hexdigest()
 
     def _find(self, row: int) -> tuple[PackedDataset, int]:
@@ -234,8 +236,10 @@ def _check_stage(data: TrainDataOptions, manifest: Manifest) -> None:
 def _notes(path: str, dataset: PackedDataset) -> list[str]:
     notes = []
     if isinstance(dataset, ForeignDataset):
-        where = "counted from the marks of its writer" if dataset.manifest.mask else "rows are samples"
-        notes.append(f"{path} has no manifest: boundaries of {len(dataset.pieces):,} samples found, {where}")
+        where = "found by the marks of its writer"
+        if dataset.boundaries_from is not None:
+            where = f"read from {dataset.boundaries_from}, where an earlier run put them"
+        notes.append(f"{path} has no manifest: boundaries of {len(dataset.pieces):,} samples {where}")
     if isinstance(dataset, DocumentRows):
         where = "the document index" if dataset.boundaries_from_index else "end tokens, as the index has one document"
         notes.append(f"{path}: {dataset.num_documents:,} documents, their ends from {where}")

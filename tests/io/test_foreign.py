@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,8 @@ from seqpack.io.pai import write_pai
 GOLDEN = Path(__file__).parents[1] / "golden" / "mindspeed"
 
 
-def test_neat_packs_of_mindspeed() -> None:
-    prefix = GOLDEN / "neat_pack_qwen_seq512" / "data"
+def test_neat_packs_of_mindspeed(tmp_path: Path) -> None:
+    prefix = Path(shutil.copytree(GOLDEN / "neat_pack_qwen_seq512", tmp_path / "set")) / "data"
     rows = open_foreign(prefix)
     assert rows is not None
     mask = IndexedDataset(prefix.with_name("data_packed_attention_mask_document"))
@@ -31,8 +33,8 @@ def test_neat_packs_of_mindspeed() -> None:
     assert rows.manifest.tokenizer.vocab_size <= 3000
 
 
-def test_plain_rows_of_mindspeed() -> None:
-    rows = open_foreign(GOLDEN / "plain_qwen" / "data")
+def test_plain_rows_of_mindspeed(tmp_path: Path) -> None:
+    rows = open_foreign(Path(shutil.copytree(GOLDEN / "plain_qwen", tmp_path / "set")) / "data")
     assert rows is not None
     assert (rows.manifest.packed, rows.manifest.mask) == (False, None)
     assert rows[0].cu_seqlens.tolist() == [0, rows.row_lengths[0]]
@@ -78,3 +80,23 @@ def test_files_of_two_runs(tmp_path: Path) -> None:
             writer.append(np.ones(length), [length])
     with pytest.raises(FormatError, match="rows of other lengths"):
         open_foreign(tmp_path / "a")
+
+
+def test_boundaries_are_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefix = Path(shutil.copytree(GOLDEN / "neat_pack_qwen_seq512", tmp_path / "set")) / "data"
+    first = open_foreign(prefix)
+    assert first is not None and first.boundaries_from is None
+    again = open_foreign(prefix)
+    assert again is not None
+    assert again.boundaries_from == prefix.with_name("data_boundaries.npz")
+    assert again.manifest == first.manifest
+    assert all(np.array_equal(again[row].cu_seqlens, first[row].cu_seqlens) for row in range(len(first)))
+    assert np.array_equal(again.num_targets, first.num_targets)
+    mask = prefix.with_name("data_packed_attention_mask_document.bin")
+    os.utime(mask, ns=(1, 1))  # another file now
+    changed = open_foreign(prefix)
+    assert changed is not None and changed.boundaries_from is None
+    prefix.with_name("data_boundaries.npz").write_bytes(b"PK half")
+    damaged = open_foreign(prefix)
+    assert damaged is not None and damaged.boundaries_from is None
+    assert not list(prefix.parent.glob(".*"))
