@@ -16,7 +16,9 @@ from seqpack.options.train import LoraOptions, ModelOptions, ParallelOptions, Ru
 
 if TYPE_CHECKING:
     from seqpack.hooks.specs import MetricSink
-    from seqpack.train.summary import RunSummary
+    from seqpack.report.console import Console
+    from seqpack.train.plan import TrainPlan
+    from seqpack.train.summary import RunSummary, TrainResult
 
 
 def train(
@@ -41,18 +43,17 @@ def train(
       seqpack train out/alpaca --model models/Qwen2.5-0.5B --save runs/alpaca --nproc 4 --save-interval 100
     """
     require_training_packages("training")
-    if parallel.nproc is not None and "RANK" not in os.environ:
-        sys.exit(_launch(parallel.nproc, run))
+    launches = parallel.nproc is not None and "RANK" not in os.environ
+    if launches and not run.dry_run:
+        sys.exit(_launch(parallel.nproc or 1, run))
     # Before torch starts its threads: waiting ones must not spin, or a second busy process slows this one tenfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from seqpack.report.console import Console
-    from seqpack.report.training import TrainReporter, show_result, show_summary
-    from seqpack.runtime.ranks import joined, ranks_of
+    from seqpack.report.training import show_result, show_summary
+    from seqpack.runtime.ranks import Ranks, ranks_of
     from seqpack.train.plan import prepare
-    from seqpack.train.run import execute
-    from seqpack.train.stopping import RunStopped
 
-    ranks = ranks_of(os.environ)
+    ranks = Ranks(0, parallel.nproc or 1) if launches else ranks_of(os.environ)
     console = Console(output if ranks.first else replace(output, quiet=True, json=False))
     plan = prepare(data, model, train, run, parallel, lora, ranks)
     summary = plan.summary()
@@ -62,25 +63,36 @@ def train(
         return
     if ranks.first:
         _record(resolved, run.save)
+    result = _run(plan, summary, run, console)
+    if ranks.first:
+        _draw(run.save)
+        show_result(console, result)
+        console.result({"dry_run": False, "plan": summary.as_dict(), "result": result.as_dict()})
+
+
+def _run(plan: TrainPlan, summary: RunSummary, run: RunOptions, console: Console) -> TrainResult:
+    """The run itself; asked to stop, it ends with exit code 130 or 143 and the command to go on with."""
+    from seqpack.report.training import TrainReporter
+    from seqpack.runtime.ranks import joined
+    from seqpack.train.run import execute
+    from seqpack.train.stopping import RunStopped
+
     try:
         with (
-            joined(ranks, plan.backend.device.type),
+            joined(plan.ranks, plan.backend.device.type),
             TrainReporter(console, summary, log_interval=run.log_interval) as reporter,
         ):
-            sinks = [reporter, *_sinks(run, summary)] if ranks.first else []
+            sinks = [reporter, *_sinks(run, summary)] if plan.ranks.first else []
             result = execute(plan, sinks=sinks)
             for sink in sinks:
                 sink.close()
+            return result
     except RunStopped as stopped:
         how = f"saved {stopped.saved}; go on with: seqpack train --resume {run.save}"
         if stopped.signum == signal.SIGINT:
             raise KeyboardInterrupt(how) from stopped
         print(how, file=sys.stderr)
         sys.exit(128 + stopped.signum)
-    if ranks.first:
-        _draw(run.save)
-        show_result(console, result)
-        console.result({"dry_run": False, "plan": summary.as_dict(), "result": result.as_dict()})
 
 
 def _launch(num_processes: int, run: RunOptions) -> int:
