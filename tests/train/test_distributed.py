@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Mapping
@@ -179,6 +180,26 @@ def test_adapters_of_two_ranks_are_those_of_one(write_dataset: WriteDataset, tmp
     found, expected = (load_file(tmp_path / run / "adapter" / "adapter_model.safetensors") for run in ("two", "one"))
     assert found.keys() == expected.keys()
     assert all(torch.allclose(weight, expected[name], atol=1e-8) for name, weight in found.items())
+
+
+def test_recomputation_and_evaluation_on_two_ranks(write_dataset: WriteDataset, tmp_path: Path) -> None:
+    data = write_dataset([*PACKS, [5, 5], [4], [3, 3]], seq_length=10)
+    given = {
+        **STEPS,
+        "recompute_granularity": "selective",
+        "eval_interval": 2,
+        "split": "70,30",
+        "loss_reduction": "sample",
+    }
+    run_on(Ranks(), data, tmp_path / "one", given)
+    run_ranks(2, run_on, data, tmp_path / "two", given)
+    assert_same_run(tmp_path / "two", tmp_path / "one")
+    evaluations = []
+    for run in ("one", "two"):
+        lines = map(json.loads, (tmp_path / run / "metrics.jsonl").read_text().splitlines())
+        evaluations.append([line["eval_loss"] for line in lines if "eval_loss" in line])
+    assert len(evaluations[0]) > 1
+    assert evaluations[1] == pytest.approx(evaluations[0], rel=1e-9)
 
 
 def die(ranks: Ranks) -> None:
