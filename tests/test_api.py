@@ -24,6 +24,7 @@ FROZEN = [
     "HandlerOptions",
     "MaskMode",
     "Message",
+    "MetricSink",
     "PackPlan",
     "PackedDataset",
     "PackedSequence",

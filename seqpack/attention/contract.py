@@ -59,7 +59,10 @@ def _nothing_missing() -> str:
 
 @dataclass(frozen=True, slots=True)
 class AttentionBackend:
-    """A backend and what it can do; ``load`` imports the code behind it, ``missing`` says what that would lack."""
+    """A backend and what it can do; ``load`` imports the code behind it, ``missing`` says what that would lack.
+
+    One ``on_request`` is too slow to be chosen by itself: it has to be named.
+    """
 
     name: str
     devices: frozenset[str]
@@ -71,6 +74,7 @@ class AttentionBackend:
     windows: bool = True
     grouped_heads: bool = True
     missing: Callable[[], str] = _nothing_missing
+    on_request: bool = False
 
     def lacks(self, needs: AttentionNeeds) -> str:
         """What is missing for such a run, in words; empty if nothing is."""
@@ -94,7 +98,8 @@ def select_attention(name: str, backends: Sequence[AttentionBackend], needs: Att
 
     Nothing is replaced in silence: a named backend that cannot keep samples apart is an error, not a hint.
     """
-    candidates = [backend for backend in backends if name in ("auto", backend.name)]
+    chosen_by_itself = [backend for backend in backends if not backend.on_request]
+    candidates = chosen_by_itself if name == "auto" else [backend for backend in backends if backend.name == name]
     reasons = []
     for backend in candidates:
         reason = backend.lacks(needs)

@@ -81,5 +81,6 @@ BUILTIN_BACKENDS = (
         dtypes=frozenset({"float32", "bfloat16", "float64"}),
         masks=frozenset(MaskMode),
         load=_load_reference,
+        on_request=True,
     ),
 )

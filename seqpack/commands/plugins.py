@@ -27,6 +27,7 @@ def plugins(output: OutputOptions) -> None:
         "handlers": host.handlers,
         "templates": host.templates,
         "strategies": host.strategies,
+        "metric sinks": host.metric_sinks,
     }
     console.print(component_table(registries), plugin_table(host.reports))
     for report in host.reports:

@@ -5,11 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seqpack.commands.packages import require_training_packages
 from seqpack.options.output import OutputOptions
 from seqpack.options.resolved import Resolved
-from seqpack.options.train import ModelOptions, RunOptions, TrainDataOptions, TrainOptions
+from seqpack.options.train import LoraOptions, ModelOptions, ParallelOptions, RunOptions, TrainDataOptions, TrainOptions
+
+if TYPE_CHECKING:
+    from seqpack.hooks.specs import MetricSink
+    from seqpack.report.console import Console
+    from seqpack.train.plan import TrainPlan
+    from seqpack.train.summary import RunSummary, TrainResult
 
 
 def train(
@@ -17,46 +26,105 @@ def train(
     model: ModelOptions,
     train: TrainOptions,
     run: RunOptions,
+    lora: LoraOptions,
+    parallel: ParallelOptions,
     output: OutputOptions,
     resolved: Resolved,
 ) -> None:
     """Train a model on a data set that preprocess or pack wrote.
 
     Whether samples of a pack see each other is read from the data set; a flag that contradicts it is refused. Writes
-    SAVE/metrics.jsonl and SAVE/model, a Hugging Face directory.
+    SAVE/metrics.jsonl, SAVE/loss.png and SAVE/model, a Hugging Face directory. --dry-run shows what would run. A run
+    that stopped goes on with --resume SAVE alone.
 
     Examples:
       seqpack train out/alpaca --model tiny:qwen2 --save runs/first
       seqpack train out/alpaca --model models/Qwen2.5-0.5B --neat-pack --epochs 3 --lr 1e-5 --save runs/alpaca
-      seqpack train out/alpaca --model models/Qwen2.5-0.5B --save runs/alpaca --dry-run
+      seqpack train out/alpaca --model models/Qwen2.5-0.5B --save runs/alpaca --nproc 4 --save-interval 100
     """
     require_training_packages("training")
+    launches = parallel.nproc is not None and "RANK" not in os.environ
+    if launches and not run.dry_run:
+        sys.exit(_launch(parallel.nproc or 1, run))
     # Before torch starts its threads: waiting ones must not spin, or a second busy process slows this one tenfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from seqpack.report.console import Console
-    from seqpack.report.training import TrainReporter, show_result, show_summary
-    from seqpack.train.run import execute, prepare
-    from seqpack.train.stopping import RunStopped
+    from seqpack.report.training import show_result, show_summary
+    from seqpack.runtime.ranks import Ranks, ranks_of
+    from seqpack.train.plan import prepare
 
-    console = Console(output)
-    plan = prepare(data, model, train, run)
+    ranks = Ranks(0, parallel.nproc or 1) if launches else ranks_of(os.environ)
+    console = Console(output if ranks.first else replace(output, quiet=True, json=False))
+    plan = prepare(data, model, train, run, parallel, lora, ranks)
     summary = plan.summary()
     show_summary(console, summary)
     if run.dry_run:
         console.result({"dry_run": True, "plan": summary.as_dict()})
         return
-    run.save.mkdir(parents=True, exist_ok=True)
-    partial = run.save / ".resolved.yaml.partial"
-    partial.write_text(resolved.to_yaml(), encoding="utf-8")
-    partial.replace(run.save / "resolved.yaml")
+    if ranks.first:
+        _record(resolved, run.save)
+    result = _run(plan, summary, run, console)
+    if ranks.first:
+        _draw(run.save)
+        show_result(console, result)
+        console.result({"dry_run": False, "plan": summary.as_dict(), "result": result.as_dict()})
+
+
+def _run(plan: TrainPlan, summary: RunSummary, run: RunOptions, console: Console) -> TrainResult:
+    """The run itself; asked to stop, it ends with exit code 130 or 143 and the command to go on with."""
+    from seqpack.report.training import TrainReporter
+    from seqpack.runtime.ranks import joined
+    from seqpack.train.run import execute
+    from seqpack.train.stopping import RunStopped
+
     try:
-        with TrainReporter(console, summary, log_interval=run.log_interval) as reporter:
-            result = execute(plan, sinks=[reporter])
+        with (
+            joined(plan.ranks, plan.backend.device.type),
+            TrainReporter(console, summary, log_interval=run.log_interval) as reporter,
+        ):
+            sinks = [reporter, *_sinks(run, summary)] if plan.ranks.first else []
+            result = execute(plan, sinks=sinks)
+            for sink in sinks:
+                sink.close()
+            return result
     except RunStopped as stopped:
         how = f"saved {stopped.saved}; go on with: seqpack train --resume {run.save}"
         if stopped.signum == signal.SIGINT:
             raise KeyboardInterrupt(how) from stopped
         print(how, file=sys.stderr)
         sys.exit(128 + stopped.signum)
-    show_result(console, result)
-    console.result({"dry_run": False, "plan": summary.as_dict(), "result": result.as_dict()})
+
+
+def _launch(num_processes: int, run: RunOptions) -> int:
+    """This command again, in several processes."""
+    from seqpack.train.launch import launch
+
+    return launch(sys.argv[1:], num_processes, run.save / "logs")
+
+
+def _sinks(run: RunOptions, summary: RunSummary) -> list[MetricSink]:
+    """The metric sinks of ``--metrics``; SP002 for a name that no plugin has."""
+    from seqpack.hooks.host import plugin_host
+
+    found = [plugin_host().metric_sink(name) for name in run.metrics]
+    return [component.create(run.save, summary.as_dict()) for component in found]
+
+
+def _draw(save: Path) -> None:
+    """The loss of all steps, also of those before a resume, as SAVE/loss.png."""
+    import json
+
+    from seqpack.report.curve import write_curve
+    from seqpack.train.checks import METRICS_FILE
+
+    lines = [json.loads(line) for line in (save / METRICS_FILE).read_text(encoding="utf-8").splitlines()]
+    evaluations = [(line["step"], line["eval_loss"]) for line in lines if "eval_loss" in line]
+    write_curve(save / "loss.png", [line["loss"] for line in lines], evaluations)
+
+
+def _record(resolved: Resolved, save: Path) -> None:
+    """Write the options for ``--resume``; aside first, as a run may be killed at any moment."""
+    save.mkdir(parents=True, exist_ok=True)
+    partial = save / ".resolved.yaml.partial"
+    partial.write_text(resolved.to_yaml(), encoding="utf-8")
+    partial.replace(save / "resolved.yaml")

@@ -371,6 +371,11 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "Data, order, model or number format are not those the checkpoint was made with.",
         "Change back what the message names, or start a new run with another --save.",
     ),
+    "SP211": Diagnostic(
+        "documents are kept apart without end tokens, or the other way round",
+        "--append-eod when the text is made and --reset-attention-mask when it is trained on belong together.",
+        "Make the text with --append-eod; seqpack train then keeps documents apart by itself.",
+    ),
     # 3xx: manifest
     "SP301": Diagnostic(
         "made of something else",
@@ -476,5 +481,21 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "the solver is not installed",
         "--strategy optimal plans with the solver HiGHS, which is an extra: nothing else needs it.",
         'pip install "seqpack-toolkit[optimal]"; --strategy exact comes close on most data without a solver.',
+    ),
+    # 6xx: several processes
+    "SP601": Diagnostic(
+        "the number of processes does not fit",
+        "The degrees of parallelism multiply to the number of processes, and every rank is one of them.",
+        "Start another number of processes, or change --dp-replicate.",
+    ),
+    "SP602": Diagnostic(
+        "this kind of parallelism is not there yet",
+        "Context, tensor and pipeline parallel training are planned.",
+        "Leave the flag out: with several processes, each holds a part of the model and reads rows of its own.",
+    ),
+    "SP603": Diagnostic(
+        "another process of the run failed",
+        "One rank ended, so that the others could not go on; they were ended too.",
+        "The message has its last lines, and SAVE/logs all of them. --resume goes on from the last checkpoint.",
     ),
 }

@@ -56,6 +56,7 @@ class PluginHost:
         self.handlers: Registry[specs.DatasetHandler] = Registry("dataset handler")
         self.templates: Registry[specs.PromptTemplate] = Registry("prompt template")
         self.strategies: Registry[specs.PackingStrategy] = Registry("packing strategy")
+        self.metric_sinks: Registry[specs.MetricSink] = Registry("metric sink")
         self.reports: list[PluginReport] = []
         self._add(BUILTIN, builtin)
         for entry_point in _chosen(installed_plugins() if plugins is None else plugins):
@@ -79,6 +80,9 @@ class PluginHost:
 
     def strategy(self, name: str) -> Component[specs.PackingStrategy]:
         return self.strategies.find(name, failed_plugins=self.failed)
+
+    def metric_sink(self, name: str) -> Component[specs.MetricSink]:
+        return self.metric_sinks.find(name, failed_plugins=self.failed)
 
     def _load(self, entry_point: EntryPoint) -> PluginReport:
         distribution = entry_point.dist.name if entry_point.dist else "?"
@@ -109,6 +113,7 @@ class PluginHost:
             "seqpack_handlers": self.handlers,
             "seqpack_templates": self.templates,
             "seqpack_strategies": self.strategies,
+            "seqpack_metric_sinks": self.metric_sinks,
         }
 
 

@@ -126,6 +126,17 @@ class PackingStrategy(Protocol):
     def plan(self, lengths: NDArray[np.integer], *, seq_length: int, rng: np.random.Generator) -> PackPlan: ...
 
 
+class MetricSink(Protocol):
+    """Somewhere to write metrics to, step by step; steps are numbered from 1.
+
+    ``__init__(folder, run)`` takes the directory of ``--save`` and what the run's header says, by name. Only the first
+    process of a run makes one.
+    """
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
+    def close(self) -> None: ...
+
+
 @hookspec
 def seqpack_handlers() -> Iterable[Component[DatasetHandler]]:  # type: ignore[empty-body]
     """Dataset handlers: ``--handler NAME``."""
@@ -139,3 +150,8 @@ def seqpack_templates() -> Iterable[Component[PromptTemplate]]:  # type: ignore[
 @hookspec
 def seqpack_strategies() -> Iterable[Component[PackingStrategy]]:  # type: ignore[empty-body]
     """Packing strategies: ``--strategy NAME``."""
+
+
+@hookspec
+def seqpack_metric_sinks() -> Iterable[Component[MetricSink]]:  # type: ignore[empty-body]
+    """Metric sinks: ``--metrics NAME``."""

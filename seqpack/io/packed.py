@@ -258,7 +258,7 @@ class PackedDataset:
             raise FormatError(
                 "SP132",
                 f"{paths.prefix} holds pretraining text ({text}), not samples with labels",
-                help="Megatron's pretraining reads it; seqpack cannot train on it, pack or show it yet",
+                help="seqpack train and Megatron's pretraining read it; seqpack cannot pack or show it yet",
             )
         manifest = Manifest.read(paths.manifest)
         if manifest.kind != "sft":
@@ -296,12 +296,6 @@ class PackedDataset:
     def num_targets(self) -> NDArray[np.int64]:
         """Tokens of each row the loss is computed on, int64 ``[rows]``."""
         return self._per_row(self.pieces.num_targets)
-
-    def loss_units(self, reduction: str) -> NDArray[np.int64]:
-        """What the loss of each row counts, int64 ``[rows]``: trained tokens, or samples or packs that have some."""
-        if reduction == "sample":
-            return self._per_row(self.pieces.num_targets > 0)
-        return (self.num_targets > 0).astype(np.int64) if reduction == "pack" else self.num_targets
 
     @property
     def num_samples(self) -> NDArray[np.int64]:

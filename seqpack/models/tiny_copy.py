@@ -46,7 +46,9 @@ def _shallow(config: Any) -> Any:
 
 
 def _narrow(config: Any) -> Any:
-    heads = config.num_attention_heads
+    heads = getattr(config, "num_attention_heads", None)
+    if not heads:  # no attention at all: what can be narrowed is the family's own affair
+        return config
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     small_kv = min(kv_heads, 2)
     small_heads = small_kv * min(heads // kv_heads, 2)

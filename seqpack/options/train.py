@@ -19,23 +19,36 @@ DEFAULT_LR_RANDOM = 1e-3
 class TrainDataOptions:
     """Data"""
 
-    data_path: Path = option(
-        help="Data set to train on: the prefix that preprocess or pack wrote.",
+    data_path: list[str] = option(
+        help="Data sets to train on: prefixes that preprocess or pack wrote, or that name files of MindSpeed-LLM, "
+        "Megatron or Pai; each with a weight before it to mix them by shares.",
         flags=("--data-path",),
         positional=True,
-        metavar="PREFIX",
+        metavar="[WEIGHT] PREFIX...",
+    )
+    stage: Literal["sft", "pretrain"] | None = option(None, "What the data are for; given here, it is checked.")
+    split: str | None = option(
+        None, "Shares of training, validation and test, such as 98,2,0, by place in the set. Default: all training."
     )
     neat_pack: bool | None = option(
         None, "Samples in a pack do not see each other. Read from the data set; given here, it is checked against it."
     )
     reset_position_ids: bool | None = option(None, "Means the same as --neat-pack.")
     reset_attention_mask: bool | None = option(None, "Means the same as --neat-pack.")
+    eod_mask_loss: bool | None = option(
+        None, "Nothing is predicted after the end of a document. Always so here: the flag is accepted."
+    )
+    padded_samples: bool = option(
+        False, "Fill every epoch up to a multiple of --global-batch-size with its first rows.", negation=False
+    )
     shuffle: bool = option(True, "Take the rows in a new random order each epoch.")
     pad_to: Literal["none", "longest", "seq-length"] = option(
         "none", "Pad the rows of an unpacked set, to compare with packing: within a micro-batch, or to --seq-length."
     )
     seq_length: int | None = option(
-        None, "Row length that --pad-to seq-length pads to; for packs it is checked against the data set.", min=2
+        None,
+        "Length of the rows of pretraining text, and what --pad-to seq-length pads to; for packs it is checked.",
+        min=2,
     )
     seed: int = option(1234, "Seed of the row order and of random weights.", min=0)
 
@@ -60,6 +73,7 @@ class TrainOptions:
     """Training"""
 
     train_iters: int | None = option(None, "Number of optimizer steps; instead of --epochs.", min=1)
+    train_samples: int | None = option(None, "Rows to train on; instead of --train-iters.", min=1)
     epochs: float | None = option(None, "Passes over the rows, fractions allowed. Default: 1.")
     global_batch_size: int = option(8, "Rows in each optimizer step.", min=1)
     micro_batch_size: int = option(1, "Rows that go through the model at once.", min=1)
@@ -68,13 +82,20 @@ class TrainOptions:
     )
     lr: float | None = option(None, "Peak learning rate. Default: 1e-5, or 1e-3 with random weights.")
     min_lr: float = option(0.0, "Learning rate at the end of the decay.", min=0)
-    lr_decay_style: Literal["cosine", "linear", "constant"] = option("cosine", "Course of the rate after warm-up.")
+    lr_decay_style: Literal["cosine", "linear", "wsd", "constant"] = option(
+        "cosine", "Course of the rate after warm-up; wsd stays at the peak until its decay begins."
+    )
+    lr_wsd_decay_iters: int | None = option(None, "Steps of decay under wsd. Default: a tenth of all.", min=1)
     lr_warmup_fraction: float | None = option(None, "Part of all steps spent on warm-up. Default: 0.03.", min=0, max=1)
     lr_warmup_iters: int | None = option(None, "Steps spent on warm-up; instead of --lr-warmup-fraction.", min=0)
     weight_decay: float = option(0.1, "AdamW weight decay; norms and biases are left out.", min=0)
     adam_beta1: float = option(0.9, "AdamW decay rate of the mean gradient.", min=0, max=1)
     adam_beta2: float = option(0.95, "AdamW decay rate of the mean squared gradient.", min=0, max=1)
     adam_eps: float = option(1e-8, "AdamW epsilon.", min=0)
+    recompute_granularity: Literal["none", "selective", "full"] = option(
+        "none",
+        "Save memory by computing layers again in the backward pass: whole, or without their attention and products.",
+    )
     clip_grad: float = option(1.0, "Largest norm of all gradients together; 0 does not clip.", min=0)
 
     def __post_init__(self) -> None:
@@ -96,9 +117,15 @@ class TrainOptions:
         fraction = DEFAULT_WARMUP_FRACTION if self.lr_warmup_fraction is None else self.lr_warmup_fraction
         return int(fraction * num_steps)
 
+    def wsd_decay_steps(self, num_steps: int) -> int:
+        """Steps of decay at the end of a run of ``num_steps`` under wsd."""
+        return self.lr_wsd_decay_iters or max(1, num_steps // 10)
+
     def _check_duration(self) -> None:
-        if self.train_iters is not None and self.epochs is not None:
-            raise ConfigError("SP208", "--train-iters and --epochs were both given", help="give one of them")
+        durations = {"--train-iters": self.train_iters, "--train-samples": self.train_samples, "--epochs": self.epochs}
+        given = [flag for flag, value in durations.items() if value is not None]
+        if len(given) > 1:
+            raise ConfigError("SP208", f"{given[0]} and {given[1]} were both given", help="give one of them")
         if self.epochs is not None and not 0 < self.epochs < float("inf"):
             raise ConfigError("SP208", f"--epochs is {self.epochs:g}", help="give a number above 0")
         if self.train_iters is not None and self.train_iters < 1:
@@ -122,9 +149,52 @@ class TrainOptions:
             raise ConfigError(
                 "SP208", "--lr-warmup-fraction and --lr-warmup-iters were both given", help="give one of them"
             )
+        if self.lr_wsd_decay_iters is not None and self.lr_decay_style != "wsd":
+            raise ConfigError(
+                "SP208",
+                f"--lr-wsd-decay-iters is for --lr-decay-style wsd, not {self.lr_decay_style}",
+                help="leave it out, or choose wsd",
+            )
         for flag, beta in (("--adam-beta1", self.adam_beta1), ("--adam-beta2", self.adam_beta2)):
             if not 0 <= beta < 1:
                 raise ConfigError("SP208", f"{flag} is {beta:g}", help="give a number from 0 up to, not including, 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoraOptions:
+    """LoRA"""
+
+    lora_r: int | None = option(
+        None, "Train small matrices of this rank beside the frozen ones; writes SAVE/adapter, which peft loads.", min=1
+    )
+    lora_alpha: float | None = option(None, "Scale of the adapters: alpha / r. Default: twice the rank.", min=0)
+    lora_dropout: float = option(0.0, "Share of the adapters' inputs that is dropped.", min=0, max=1)
+    lora_target_modules: list[str] = option(
+        [], "Matrices to adapt, such as q_proj v_proj. Default: all of the layers.", metavar="NAME..."
+    )
+
+    def __post_init__(self) -> None:
+        if self.lora_r is None and (self.lora_alpha is not None or self.lora_dropout or self.lora_target_modules):
+            raise ConfigError("SP208", "LoRA options were given without --lora-r", help="add --lora-r 16")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParallelOptions:
+    """Processes"""
+
+    nproc: int | None = option(
+        None, "Processes to start on this machine; torchrun may start them instead.", flags=("--nproc",), min=1
+    )
+    dp_replicate: int = option(1, "Groups of processes that each hold the whole model in pieces.", min=1)
+    context_parallel_size: int = option(
+        1, "Processes that share a row; not there yet.", flags=("--cp", "--context-parallel-size"), min=1
+    )
+    tensor_model_parallel_size: int = option(
+        1, "Processes that share a matrix; not there yet.", flags=("--tp", "--tensor-model-parallel-size"), min=1
+    )
+    pipeline_model_parallel_size: int = option(
+        1, "Processes that share the layers; not there yet.", flags=("--pp", "--pipeline-model-parallel-size"), min=1
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,19 +203,33 @@ class RunOptions:
 
     save: Path = option(help="Directory to write metrics.jsonl and model/ to.", flags=("--save", "--out"), short="-o")
     overwrite: bool = option(False, "Replace the run that is already in --save.")
-    device: Literal["auto", "cpu"] = option("auto", "Where to compute.")
-    attention: Literal["auto", "flash", "reference"] = option(
-        "auto", "Attention code; reference builds the whole mask and is slow, to compare with."
+    device: Literal["auto", "cpu", "cuda"] = option(
+        "auto", "Where to compute. cuda is written and has not been run yet."
+    )
+    attention: Literal["auto", "flash", "varlen", "flash-attn", "reference"] = option(
+        "auto",
+        "Attention code: flash is for CPUs, varlen and flash-attn for CUDA; reference builds the whole mask, slowly, "
+        "to compare with.",
     )
     save_interval: int | None = option(
         None, "Steps between two checkpoints to go on from, SAVE/step-N. Ctrl-C always writes one.", min=1
     )
+    eval_interval: int | None = option(
+        None, "Steps between two evaluations on the validation part of --split; one more comes at the end.", min=1
+    )
+    eval_iters: int | None = option(None, "Batches of --global-batch-size rows in an evaluation. Default: all.", min=1)
+    async_save: bool = option(True, "Write checkpoints while training goes on, from a copy in memory.")
     keep_last: int | None = option(2, "Checkpoints that are kept, the newest ones; 0 keeps all.", min=0)
     resume: Path | None = option(
         None,
         "Go on from the newest checkpoint in this directory, with the options of its resolved.yaml.",
         metavar="SAVE",
         run_folder=True,
+    )
+    metrics: list[str] = option(
+        [],
+        "Where metrics go besides SAVE/metrics.jsonl: metric sinks of plugins, such as tensorboard.",
+        metavar="NAME...",
     )
     log_interval: int = option(10, "Steps between two lines of output; metrics.jsonl has every step.", min=1)
     num_threads: int | None = option(None, "CPU threads. Default: what torch chooses.", min=1)

@@ -34,10 +34,13 @@ def show_summary(console: Console, summary: RunSummary) -> None:
         "model": f"{summary.model} ({summary.model_type}): {_short(summary.num_parameters)} parameters, "
         f"{weights}, {summary.dtype}",
         "steps": f"{summary.num_steps:,} ({summary.epochs:.3g} epochs) of {summary.global_batch_size} rows, "
-        f"{summary.micro_batch_size} at once; {summary.tokens_per_step:,.0f} tokens a step, "
-        f"{summary.targets_per_step:,.0f} of them trained",
+        f"{summary.micro_batch_size} at once",
+        "tokens": f"{summary.num_tokens:,}, {summary.num_targets:,} of them trained; "
+        f"{summary.num_tokens / summary.num_steps:,.0f} and {summary.num_targets / summary.num_steps:,.0f} a step",
         "rate": f"{summary.lr:g}, {summary.lr_decay_style}, {summary.warmup_steps:,} steps of warm-up",
-        "runs on": f"{summary.device}, {summary.attention} attention",
+        "runs on": f"{summary.device}, {summary.attention} attention, {summary.parallel}",
+        "memory": f"{summary.state_bytes / 2**30:,.2f} GiB a process for weights, gradients and optimizer; activations "
+        "come on top",
         "writes": summary.save,
     }
     console.print(_two_columns([*rows.items(), *(("note", note) for note in summary.notes)]))
@@ -65,6 +68,7 @@ class TrainReporter:
         self._log_interval = log_interval
         self._recent: deque[Mapping[str, float]] = deque(maxlen=log_interval)
         self._losses: list[float] = []
+        self._evaluations: list[tuple[int, float]] = []
         self._seconds = 0.0
         self._first_step = summary.first_step
         self._step = summary.first_step
@@ -90,6 +94,8 @@ class TrainReporter:
         self._step = step
         self._losses.append(metrics["loss"])
         self._seconds += metrics["seconds"]
+        if "eval_loss" in metrics:
+            self._evaluations.append((step, metrics["eval_loss"]))
         self._recent.append(metrics)
         if self._live is not None:
             self._update_panel(self._live)
@@ -119,13 +125,28 @@ class TrainReporter:
         remaining = self._seconds / (self._step - self._first_step) * (self._num_steps - self._step)
         return {
             "loss": f"{loss:.4f}",
+            **({"val": f"{self._evaluations[-1][1]:.4f}"} if self._evaluations else {}),
             "lr": f"{last['lr']:.2e}",
             "grad norm": f"{last['grad_norm']:.3f}",
             "tokens/s": f"{tokens / seconds:,.0f}",
             "trained/s": f"{targets / seconds:,.0f}",
             "padding": share(padding / (tokens + padding)),
+            **self._work(seconds),
             "left": _duration(remaining),
         }
+
+    def _work(self, seconds: float) -> dict[str, str]:
+        """How much is computed, and what keeps it from being more: only what is worth saying."""
+        flops, waited = (sum(metrics.get(name, 0.0) for metrics in self._recent) for name in ("flops", "data_seconds"))
+        last, values = self._recent[-1], {}
+        if flops:
+            values["TFLOP/s"] = f"{flops / seconds / 1e12:.3g}"
+        if last.get("peak_flops"):
+            values["MFU"] = share(flops / seconds / last["peak_flops"])
+        values["data wait"] = share(waited / seconds)
+        if (skew := last.get("rank_skew", 1.0)) > 1:
+            values["rank skew"] = f"{skew:.2f}x"
+        return values
 
     def _line(self) -> str:
         values = "  ".join(f"{name} {value}" for name, value in self._values().items())

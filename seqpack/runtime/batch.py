@@ -46,6 +46,18 @@ class Batch:
     num_tokens: int
     num_padding: int
 
+    def without_labels(self) -> Batch:
+        """The same work for a rank that has no rows left; nothing of it counts."""
+        return replace(
+            self,
+            labels=torch.full_like(self.labels, IGNORE_INDEX),
+            loss_weights=None,
+            loss_units=0,
+            num_targets=0,
+            num_tokens=0,
+            num_padding=0,
+        )
+
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on ``device``."""
         return replace(

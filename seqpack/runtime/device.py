@@ -50,8 +50,29 @@ class CpuBackend:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def select_device(name: str, *, num_threads: int | None = None) -> DeviceBackend:
-    """The backend for ``--device``; SP501 for a device this version cannot compute on."""
+class CudaBackend:
+    """One CUDA device of this process, number ``index``. Written and not run yet: nothing here has had a GPU."""
+
+    def __init__(self, index: int = 0) -> None:
+        torch.cuda.set_device(index)
+        self.device = torch.device("cuda", index)
+        self.name = torch.cuda.get_device_name(index)
+
+    def seed(self, seed: int) -> None:
+        torch.manual_seed(seed)
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize(self.device)
+
+    def peak_memory(self) -> int:
+        """Most bytes that torch has had of the device."""
+        return torch.cuda.max_memory_allocated(self.device)
+
+
+def select_device(name: str, *, num_threads: int | None = None, index: int = 0) -> DeviceBackend:
+    """The backend for ``--device``; SP501 for a device this version cannot compute on. "auto" is the CPU for now."""
     if name in ("auto", "cpu"):
         return CpuBackend(num_threads)
+    if name == "cuda" and torch.cuda.is_available():
+        return CudaBackend(index)
     raise DeviceError("SP501", f"--device {name} is not available here", help="choose --device cpu")

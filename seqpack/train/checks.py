@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 METRICS_FILE = "metrics.jsonl"
 MODEL_FOLDER = "model"
+ADAPTER_FOLDER = "adapter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,50 @@ class Isolation:
 
 def resolve_isolation(manifest: Manifest, data: TrainDataOptions) -> Isolation:
     """The mask the data was packed for. The three flags are one question and only confirm it: SP203 if they do not."""
+    apart, together = _isolation_flags(data)
+    if manifest.kind == "pretrain":
+        return _documents(manifest)
+    if not manifest.packed:
+        return _unpacked(apart)
+    if manifest.mask is MaskMode.CAUSAL:
+        return _packed_causal(apart, together)
+    return _packed_apart(apart, together)
+
+
+def documents_isolated(manifest: Manifest | None, data: TrainDataOptions) -> bool:
+    """Whether documents of pretraining text are kept apart; the flags and ``--append-eod`` go together: SP211 if not.
+
+    A manifest says whether end tokens were appended, and then decides. Without one, the flags do.
+    """
+    apart, together = _isolation_flags(data)
+    if apart and together:
+        raise ConfigError("SP203", f"{apart[0]} and {together[0]} contradict each other", help="give one of them")
+    if data.eod_mask_loss is False:
+        raise ConfigError(
+            "SP203",
+            "--no-eod-mask-loss was given, but the first token of a document is never trained on here",
+            help="leave it out: what one text begins with does not follow from the end of another",
+        )
+    appended = None if manifest is None else manifest.recipe.get("append_eod")
+    if appended is None:
+        return bool(apart)
+    if apart and not appended:
+        raise ConfigError(
+            "SP211",
+            f"{apart[0]} was given, but the documents have no end token: the model would never learn to end one",
+            help="preprocess the text again with --append-eod; or leave the flag out, and documents see each other",
+        )
+    if together and appended:
+        raise ConfigError(
+            "SP211",
+            f"{together[0]} was given, but the documents were made with --append-eod, to be kept apart",
+            help="leave the flag out; or preprocess the text again without --append-eod",
+        )
+    return bool(appended)
+
+
+def _isolation_flags(data: TrainDataOptions) -> tuple[list[str], list[str]]:
+    """Which of the three flags ask to keep samples apart, and which not to."""
     given = {
         "neat-pack": data.neat_pack,
         "reset-position-ids": data.reset_position_ids,
@@ -35,11 +80,13 @@ def resolve_isolation(manifest: Manifest, data: TrainDataOptions) -> Isolation:
     }
     apart = [f"--{name}" for name, value in given.items() if value is True]
     together = [f"--no-{name}" for name, value in given.items() if value is False]
-    if not manifest.packed:
-        return _unpacked(apart)
-    if manifest.mask is MaskMode.CAUSAL:
-        return _packed_causal(apart, together)
-    return _packed_apart(apart, together)
+    return apart, together
+
+
+def _documents(manifest: Manifest) -> Isolation:
+    assert manifest.mask is not None
+    see = "do not see" if manifest.mask is MaskMode.BLOCK_CAUSAL else "see"
+    return Isolation(manifest.mask, f"documents of a row {see} each other; none predicts the first token of the next")
 
 
 def _unpacked(apart: list[str]) -> Isolation:
@@ -79,7 +126,7 @@ def resolve_row_length(manifest: Manifest, data: TrainDataOptions, longest_row: 
     if manifest.packed:
         if data.pad_to != "none":
             raise ConfigError("SP208", f"--pad-to {data.pad_to} is for unpacked data", help="leave it out")
-        if data.seq_length not in (None, manifest.seq_length):
+        if manifest.kind == "sft" and data.seq_length not in (None, manifest.seq_length):
             raise ConfigError(
                 "SP208",
                 f"--seq-length is {data.seq_length}, the packs have {manifest.seq_length} tokens",
@@ -114,6 +161,8 @@ def resolve_tokenizer(
         _check_fingerprint(record, "--model", own)
     if tokenizer is not None or own is not None:
         return tokenizer or own
+    if not record.fingerprint:
+        return None
     made_with = Path(record.path)
     unchanged = (made_with / TOKENIZER_FILE).is_file() and tokenizer_fingerprint(made_with) == record.fingerprint
     return made_with if unchanged else None
@@ -121,7 +170,7 @@ def resolve_tokenizer(
 
 def check_output(save: Path, *, overwrite: bool) -> None:
     """SP004 if another run is in ``--save``."""
-    for found in (save / MODEL_FOLDER, save / METRICS_FILE, *save.glob("step-*")):
+    for found in (save / MODEL_FOLDER, save / ADAPTER_FOLDER, save / METRICS_FILE, *save.glob("step-*")):
         if found.exists() and not overwrite:
             raise ConfigError(
                 "SP004", f"{found} exists already", help="choose another --save, or give --overwrite to replace it"
@@ -130,6 +179,8 @@ def check_output(save: Path, *, overwrite: bool) -> None:
 
 def _check_fingerprint(record: TokenizerRecord, flag: str, directory: Path) -> None:
     fingerprint = tokenizer_fingerprint(directory)
+    if not record.fingerprint:  # a set of another program, which does not say; the header does
+        return
     if fingerprint != record.fingerprint:
         raise ConfigError(
             "SP302",

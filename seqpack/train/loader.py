@@ -6,9 +6,8 @@ the very last step of the run may be smaller, which the loss allows because each
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, Protocol
 
 import numpy as np
@@ -17,7 +16,10 @@ from numpy.typing import NDArray
 from seqpack.core.errors import DataError
 from seqpack.core.types import MaskMode, PackedSequence
 from seqpack.runtime.batch import Batch, LossReduction, collate
+from seqpack.train.order import RowStream
 
+COUNTED_ROWS = 1 << 20
+"""Rows of the stream that are counted at a time."""
 PadTo = Literal["none", "longest", "seq-length"]
 
 
@@ -29,20 +31,45 @@ class RowSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Rows of one optimizer step, by micro-batch, its trained tokens, and what its loss divides by."""
+    """Rows of one optimizer step, by micro-batch, its trained tokens, what its loss divides by, and what each costs."""
 
     index: int
     micro_batches: tuple[NDArray[np.int64], ...]
     num_targets: int
     loss_units: int
+    costs: tuple[float, ...] = ()
+
+    def of_rank(self, rank: int, size: int) -> list[tuple[NDArray[np.int64], bool]]:
+        """What one rank computes: micro-batches, as many as every other rank, and whether their rows count.
+
+        Ranks that have one less repeat the first micro-batch, so that all of them meet in every exchange.
+        """
+        most = -(-len(self.micro_batches) // size)
+        mine = [(self.micro_batches[number], True) for number in self._shares(size)[rank]]
+        return mine + [(self.micro_batches[0], False)] * (most - len(mine))
+
+    def _shares(self, size: int) -> list[list[int]]:
+        """Numbers of the micro-batches of every rank: in rounds of one for each, the dearest to the least loaded."""
+        costs = self.costs or (1.0,) * len(self.micro_batches)
+        dearest_first = sorted(range(len(costs)), key=lambda number: (-costs[number], number))
+        shares: list[list[int]] = [[] for _ in range(size)]
+        loads = [0.0] * size
+        for start in range(0, len(costs), size):
+            least_loaded_first = sorted(range(size), key=lambda rank: (loads[rank], rank))
+            for rank, number in zip(least_loaded_first, dearest_first[start : start + size], strict=False):
+                shares[rank].append(number)
+                loads[rank] += costs[number]
+        return [sorted(share) for share in shares]
 
 
 class RowSchedule:
     """The steps of a run: ``len()`` of them, each addressed by its index.
 
-    ``num_targets`` holds the loss targets of every row of the data set. Rows without any are left out, as they could
-    only add time; ``num_left_out`` counts them. ``loss_units`` holds what the loss of each row counts, by default its
-    targets. Exactly one of ``train_iters`` and ``epochs`` is given.
+    ``num_targets`` holds the loss targets of every row of the data. Rows without any are left out, as they could only
+    add time; ``num_left_out`` counts them. ``loss_units`` holds what the loss of each row counts, by default its
+    targets. Exactly one of ``train_iters``, ``train_samples`` (rows) and ``epochs`` is given. ``pools`` are the rows to
+    train on, one array for each data set; all by default. ``weights`` and ``padded`` are those of ``RowStream``.
+    ``costs`` is the work of each row, by which a step is shared among ranks; its targets by default.
     """
 
     def __init__(
@@ -54,28 +81,41 @@ class RowSchedule:
         seed: int,
         shuffle: bool = True,
         train_iters: int | None = None,
+        train_samples: int | None = None,
         epochs: float | None = None,
         loss_units: NDArray[np.int64] | None = None,
+        pools: Sequence[NDArray[np.int64]] | None = None,
+        weights: Sequence[float] | None = None,
+        padded: bool = False,
+        costs: NDArray[np.float64] | None = None,
     ) -> None:
-        assert (train_iters is None) != (epochs is None)
-        self._rows = np.flatnonzero(num_targets)
-        if not len(self._rows):
+        assert sum(duration is not None for duration in (train_iters, train_samples, epochs)) == 1
+        pools = [np.arange(len(num_targets))] if pools is None else pools
+        trained = [rows[num_targets[rows] > 0] for rows in pools]
+        if not all(map(len, trained)):
             raise DataError(
                 "SP205",
-                f"none of the {len(num_targets):,} rows has a token to train on",
+                f"none of the {min(len(rows) for rows in pools if not np.any(num_targets[rows])):,} rows has a token "
+                "to train on",
                 help="look at them with seqpack show; were the answers cut off by --seq-length?",
             )
         self._num_targets = num_targets
         self._loss_units = num_targets if loss_units is None else loss_units
+        self._costs = num_targets if costs is None else costs
         self._micro_batch_size = micro_batch_size
         self._global_batch_size = global_batch_size
-        if epochs is None:
-            self.num_rows = (train_iters or 0) * global_batch_size
+        self._stream = RowStream(
+            trained,
+            seed=seed,
+            shuffle=shuffle,
+            weights=weights,
+            multiple_of=global_batch_size if padded else 1,
+        )
+        if epochs is not None:
+            self.num_rows = max(1, round(epochs * self._stream.epoch_rows))
         else:
-            self.num_rows = max(1, round(epochs * len(self._rows)))
-        self.num_left_out = len(num_targets) - len(self._rows)
-        # Two epochs: a step at the seam needs both, and the order of a large set takes a while to draw.
-        self._order = lru_cache(maxsize=2)(lambda epoch: self._rows[row_order(len(self._rows), seed, epoch, shuffle)])
+            self.num_rows = train_samples or (train_iters or 0) * global_batch_size
+        self.num_left_out = sum(map(len, pools)) - sum(map(len, trained))
 
     def __len__(self) -> int:
         return -(-self.num_rows // self._global_batch_size)
@@ -87,28 +127,29 @@ class RowSchedule:
         if not 0 <= index < len(self):
             raise IndexError(index)
         first = index * self._global_batch_size
-        rows = self._take(first, min(first + self._global_batch_size, self.num_rows))
+        rows = self._stream.take(first, min(first + self._global_batch_size, self.num_rows))
         starts = range(0, len(rows), self._micro_batch_size)
         micro_batches = tuple(rows[start : start + self._micro_batch_size] for start in starts)
-        return Step(index, micro_batches, int(self._num_targets[rows].sum()), int(self._loss_units[rows].sum()))
+        return Step(
+            index,
+            micro_batches,
+            num_targets=int(self._num_targets[rows].sum()),
+            loss_units=int(self._loss_units[rows].sum()),
+            costs=tuple(float(self._costs[rows].sum()) for rows in micro_batches),
+        )
+
+    def row_counts(self) -> NDArray[np.int64]:
+        """How often the run takes each row, int64 ``[rows]``."""
+        counts = np.zeros(len(self._num_targets), np.int64)
+        for first in range(0, self.num_rows, COUNTED_ROWS):
+            rows = self._stream.take(first, min(first + COUNTED_ROWS, self.num_rows))
+            counts += np.bincount(rows, minlength=len(counts))
+        return counts
 
     @property
     def epochs(self) -> float:
         """Passes over the rows in the whole run."""
-        return self.num_rows / len(self._rows)
-
-    def _take(self, first: int, last: int) -> NDArray[np.int64]:
-        """Rows ``first`` to ``last`` of the stream of all epochs."""
-        epochs = np.arange(first, last) // len(self._rows)
-        places = np.arange(first, last) % len(self._rows)
-        return np.concatenate([self._order(int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)])
-
-
-def row_order(num_rows: int, seed: int, epoch: int, shuffle: bool) -> NDArray[np.int64]:
-    """The order of rows in an epoch: it depends on these arguments and nothing else."""
-    if not shuffle:
-        return np.arange(num_rows)
-    return np.random.default_rng([seed, epoch]).permutation(num_rows)
+        return self.num_rows / self._stream.epoch_rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,12 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from signal import SIGINT, SIGTERM
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.distributed.fsdp import FSDPModule
 
 from seqpack.core.errors import ConfigError
 from seqpack.runtime.ranks import Ranks
@@ -22,17 +24,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from seqpack.hooks.specs import MetricSink
     from seqpack.models.packed import PackedLM
     from seqpack.runtime.batch import Batch
     from seqpack.runtime.device import DeviceBackend
     from seqpack.train.loader import RowSchedule, Step
-    from seqpack.train.metrics import MetricSink
     from seqpack.train.optim import Optimizer
 
     ReadBatch = Callable[[NDArray[np.int64]], Batch]
 
 LOSS_WINDOW = 5
 """Steps that the first and the last loss of a run are means over."""
+COUNTED = ("num_tokens", "num_padding", "num_targets", "loss_units")
+"""What ranks add up of their batches."""
 ROWS_NAMED = 8
 """Rows of a step that an error names."""
 
@@ -41,12 +45,28 @@ def _row_number(row: int) -> str:
     return f"row {row}"
 
 
+def _no_flops(batch: Batch) -> float:
+    return 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """``save(step)`` is called every ``interval`` steps, after the last step, and when the run is asked to stop."""
+    """``save(step)`` is called every ``interval`` steps, after the last step, and when the run is asked to stop.
+
+    ``finish()`` returns when what was saved is on disk; the run does not end before.
+    """
 
     save: Callable[[int], Path]
+    finish: Callable[[], None]
     interval: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """All steps of ``schedule``, held-out rows, every ``interval`` steps and after the last."""
+
+    schedule: Sequence[Step]
+    interval: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +94,8 @@ class Trainer:
     ranks: Ranks = field(default_factory=Ranks)
     seed: int = 0
     describe: Callable[[int], str] = _row_number
+    flops: Callable[[Batch], float] = _no_flops
+    peak_flops: float = 0.0
 
 
 def train(
@@ -81,6 +103,7 @@ def train(
     *,
     sinks: Sequence[MetricSink] = (),
     saving: Saving | None = None,
+    evaluation: Evaluation | None = None,
     progress: Progress = Progress(),
 ) -> TrainResult:
     """Run all steps of the schedule that are not done yet.
@@ -95,32 +118,62 @@ def train(
         for index in range(progress.first_step, num_steps):
             metrics, signum = _run_step(trainer, index, stop.signum)
             history.append(metrics)
+            values = metrics.as_dict()
+            if evaluation is not None and (metrics.step % evaluation.interval == 0 or metrics.step == num_steps):
+                values["eval_loss"] = evaluate(trainer, evaluation.schedule)
             for sink in sinks:
-                sink.log(metrics.step, metrics.as_dict())
+                sink.log(metrics.step, values)
             if saving is not None:
                 _save(saving, metrics.step, num_steps, signum)
     return _result(history, num_steps, time.perf_counter() - started, trainer.backend)
 
 
 def accumulate_gradients(
-    model: PackedLM, step: Step, read_batch: ReadBatch, device: torch.device
-) -> tuple[torch.Tensor, list[Batch]]:
-    """Add the gradients of a whole step; returns its mean loss over tokens, samples or packs, and its batches.
+    model: PackedLM,
+    step: Step,
+    read_batch: ReadBatch,
+    device: torch.device,
+    ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+) -> tuple[torch.Tensor, list[Batch], float]:
+    """Add the gradients of a step; returns this rank's part of its mean loss, its batches and the wait for them.
 
+    With one rank that is the mean over tokens, samples or packs; the parts of all ranks add up to it.
     What the loss divides by is known before the first backward, from the index of the data set: every micro-batch's
     *sum* is divided by it. A mean per micro-batch would weigh tokens by the company they keep.
     """
     total = torch.zeros((), dtype=torch.float64)
     batches = []
-    for rows in step.micro_batches:
-        batch = read_batch(rows)
+    waited = 0.0
+    mine = step.of_rank(ranks.rank, ranks.size)
+    for number, (rows, counts) in enumerate(mine, start=1):
+        asked = time.perf_counter()
+        batch = read_batch(rows) if counts else read_batch(rows).without_labels()
+        waited += time.perf_counter() - asked
+        if isinstance(model, FSDPModule):  # gradients are exchanged once a step
+            model.set_requires_gradient_sync(number == len(mine))
         loss = model(batch.to(device)) / step.loss_units
         loss.backward()
         total += loss.detach().to(total)
         batches.append(batch)
-    assert sum(batch.num_targets for batch in batches) == step.num_targets, "the index counts other targets"
-    assert sum(batch.loss_units for batch in batches) == step.loss_units, "the index counts other samples"
-    return total, batches
+    return total, batches, waited
+
+
+@torch.no_grad()
+def evaluate(trainer: Trainer, schedule: Sequence[Step]) -> float:
+    """Mean loss over all rows of ``schedule``; weights, gradients and random numbers stay as they are."""
+    model, ranks, device = trainer.model, trainer.ranks, trainer.backend.device
+    total, units = 0.0, 0
+    model.eval()
+    for step in schedule:
+        for rows, counts in step.of_rank(ranks.rank, ranks.size):
+            batch = trainer.read_batch(rows)
+            loss = model(batch.to(device))
+            if counts:
+                total += loss.item()
+                units += batch.loss_units
+    model.train()
+    total, all_units = ranks.sum([total, units], device)
+    return total / all_units
 
 
 class _Never(StopRequest):
@@ -135,6 +188,8 @@ def _save(saving: Saving, step: int, num_steps: int, signum: int) -> None:
     if not due and not signum:
         return
     path = saving.save(step)
+    if step == num_steps or signum:
+        saving.finish()
     if signum and step < num_steps:
         raise RunStopped(signum, step, path)
 
@@ -145,24 +200,39 @@ def _run_step(trainer: Trainer, index: int, signum: int) -> tuple[StepMetrics, i
     backend, ranks = trainer.backend, trainer.ranks
     step, lr = trainer.schedule[index], trainer.rate(index)
     backend.seed(step_seed(trainer.seed, index, ranks.rank))
-    loss, batches = accumulate_gradients(trainer.model, step, trainer.read_batch, backend.device)
+    part, batches, waited = accumulate_gradients(trainer.model, step, trainer.read_batch, backend.device, ranks)
     norm = trainer.optimizer.gradient_norm().item()
-    _check_finite(trainer, step, loss.item(), norm, lr)
+    counted = [
+        part.item(),
+        *(sum(getattr(batch, name) for batch in batches) for name in COUNTED),
+        signum != 0,
+        signum == SIGTERM,
+        work := sum(trainer.flops(batch) for batch in batches if batch.num_tokens),
+    ]
+    loss, num_tokens, num_padding, num_targets, loss_units, stopped, terminated, flops = ranks.sum(
+        counted, backend.device
+    )
+    assert (num_targets, loss_units) == (step.num_targets, step.loss_units), "the index counts other targets"
+    _check_finite(trainer, step, loss, norm, lr)
     trainer.optimizer.step(lr)
     backend.synchronize()
     metrics = StepMetrics(
         step=index + 1,
-        loss=loss.item(),
+        loss=loss,
         lr=lr,
         grad_norm=norm,
         num_rows=sum(len(rows) for rows in step.micro_batches),
-        num_tokens=sum(batch.num_tokens for batch in batches),
+        num_tokens=int(num_tokens),
         num_targets=step.num_targets,
-        num_padding=sum(batch.num_padding for batch in batches),
+        num_padding=int(num_padding),
         seconds=time.perf_counter() - started,
         peak_memory=backend.peak_memory(),
+        flops=flops,
+        data_seconds=waited,
+        rank_skew=ranks.max(work, backend.device) * ranks.size / flops if flops else 1.0,
+        peak_flops=trainer.peak_flops,
     )
-    return metrics, signum
+    return metrics, (SIGTERM if terminated else SIGINT) if stopped else 0
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

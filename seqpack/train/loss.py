@@ -54,15 +54,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         loss = torch.zeros((), dtype=accumulated, device=hidden_TD.device)
         with_grad = any(ctx.needs_input_grad)
         grad_hidden_LD = torch.empty_like(hidden_LD) if with_grad else None
-        grad_weight_VD = torch.zeros_like(weight_VD, dtype=accumulated) if with_grad else None
+        # A frozen output layer has no gradient to keep: with LoRA, vocabulary x width would be the largest tensor.
+        grad_weight_VD = torch.zeros_like(weight_VD, dtype=accumulated) if ctx.needs_input_grad[1] else None
         for start in range(0, len(labels_L), chunk_tokens):
             part = slice(start, start + chunk_tokens)
             loss_weights_C = None if loss_weights_L is None else loss_weights_L[part].to(accumulated)
             chunk_loss, grad_logits = _chunk(hidden_LD[part], weight_VD, labels_L[part], loss_weights_C, with_grad)
             loss += chunk_loss
-            if grad_hidden_LD is not None and grad_weight_VD is not None and grad_logits is not None:
+            if grad_hidden_LD is not None and grad_logits is not None:
                 grad_hidden_LD[part] = grad_logits @ weight_VD
-                _add_product(grad_weight_VD, grad_logits.t(), hidden_LD[part])
+                if grad_weight_VD is not None:
+                    _add_product(grad_weight_VD, grad_logits.t(), hidden_LD[part])
         if grad_hidden_LD is not None:
             ctx.grad_hidden_TD = torch.zeros_like(hidden_TD).index_copy_(0, trained, grad_hidden_LD)
             ctx.grad_weight_VD, ctx.weight_dtype = grad_weight_VD, weight_VD.dtype
@@ -71,9 +73,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         # Scaled in place: a second V x D buffer would double the largest allocation of a small model.
-        assert ctx.grad_weight_VD is not None, "this loss can be differentiated once"
+        assert ctx.grad_hidden_TD is not None, "this loss can be differentiated once"
         grad_hidden_TD = ctx.grad_hidden_TD.mul_(grads[0].to(ctx.grad_hidden_TD.dtype))
-        grad_weight_VD = ctx.grad_weight_VD.mul_(grads[0]).to(ctx.weight_dtype)
+        grad_weight_VD = None
+        if ctx.grad_weight_VD is not None:
+            grad_weight_VD = ctx.grad_weight_VD.mul_(grads[0]).to(ctx.weight_dtype)
         ctx.grad_hidden_TD = ctx.grad_weight_VD = None
         return grad_hidden_TD, grad_weight_VD, None, None, None
 

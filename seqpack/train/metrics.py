@@ -6,14 +6,17 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class StepMetrics:
     """One optimizer step. ``loss`` is the mean over its ``num_targets`` trained tokens, or over samples or packs by
     ``--loss-reduction``; ``num_tokens`` counts real tokens, without the ``num_padding``; ``grad_norm`` is taken before
-    clipping."""
+    clipping. ``flops`` are those of ``ModelFlops``, ``data_seconds`` is what this rank waited
+    for its rows, ``rank_skew`` the largest share of the work over the mean share, and ``peak_flops`` what all devices
+    together could do in a second, 0 if that is not known.
+    """
 
     step: int
     loss: float
@@ -25,18 +28,21 @@ class StepMetrics:
     num_padding: int
     seconds: float
     peak_memory: int
+    flops: float = 0.0
+    data_seconds: float = 0.0
+    rank_skew: float = 1.0
+    peak_flops: float = 0.0
 
     def as_dict(self) -> dict[str, float]:
         """What sinks get; ``tokens_per_second`` counts real tokens."""
         values = {name: getattr(self, name) for name in self.__slots__}
-        return {**values, "tokens_per_second": self.num_tokens / self.seconds if self.seconds else 0.0}
-
-
-class MetricSink(Protocol):
-    """Somewhere to write metrics to, step by step; steps are numbered from 1."""
-
-    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
-    def close(self) -> None: ...
+        seconds = self.seconds or float("inf")
+        values["tokens_per_second"] = self.num_tokens / seconds
+        values["trained_tokens_per_second"] = self.num_targets / seconds
+        values["tflops_per_second"] = self.flops / seconds / 1e12
+        if self.peak_flops:
+            values["mfu"] = self.flops / seconds / self.peak_flops
+        return values
 
 
 class JsonlSink:

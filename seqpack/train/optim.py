@@ -8,20 +8,34 @@ from typing import Literal
 
 import torch
 
-DecayStyle = Literal["cosine", "linear", "constant"]
+from seqpack.train.sharding import whole
+
+DecayStyle = Literal["cosine", "linear", "wsd", "constant"]
 
 
 def learning_rate(
-    step: int, num_steps: int, *, peak: float, minimum: float, warmup_steps: int, style: DecayStyle
+    step: int,
+    num_steps: int,
+    *,
+    peak: float,
+    minimum: float,
+    warmup_steps: int,
+    style: DecayStyle,
+    wsd_decay_steps: int = 0,
 ) -> float:
     """The rate of step 0 .. num_steps - 1: a straight rise to ``peak``, then a decay towards ``minimum``.
 
-    No step has rate 0: warm-up ends its first step above it, and ``minimum`` would come after the last step.
+    "wsd" stays at ``peak`` and falls in a straight line in the last ``wsd_decay_steps``. No step has rate 0: warm-up
+    ends its first step above it, and ``minimum`` would come after the last step.
     """
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
     if style == "constant":
         return peak
+    if style == "wsd":
+        decay_steps = min(wsd_decay_steps, num_steps - warmup_steps)
+        left = num_steps - step
+        return peak if left > decay_steps else minimum + (peak - minimum) * left / (decay_steps + 1)
     progress = (step - warmup_steps) / (num_steps - warmup_steps)
     remaining = 1 - progress if style == "linear" else (1 + math.cos(math.pi * progress)) / 2
     return minimum + (peak - minimum) * remaining
@@ -76,7 +90,7 @@ class Optimizer:
     def gradient_norm(self) -> torch.Tensor:
         """Norm of all gradients together, before clipping, a scalar; clips them."""
         weights = [master.weight for master in self._masters]
-        return torch.nn.utils.clip_grad_norm_(weights, self._clip_grad or math.inf)
+        return whole(torch.nn.utils.clip_grad_norm_(weights, self._clip_grad or math.inf))
 
     def step(self, lr: float) -> None:
         """Update the parameters and forget the gradients."""

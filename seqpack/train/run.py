@@ -1,4 +1,4 @@
-"""A training run from its options: ``prepare`` checks everything and builds nothing, ``execute`` does the work."""
+"""A training run: the model is built, trained and saved."""
 
 from __future__ import annotations
 
@@ -7,213 +7,134 @@ import json
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from seqpack.attention.contract import AttentionBackend, AttentionNeeds, select_attention
-from seqpack.attention.cpu import cpu_flash_attention
-from seqpack.attention.registry import BUILTIN_BACKENDS
-from seqpack.io.manifest import FileRecord
-from seqpack.io.packed import PackedDataset
-from seqpack.models.load import ModelSpec, build_model, resolve_model
+from seqpack.models.load import build_model
+from seqpack.models.lora import LoraSettings, adapter_weights, add_lora
 from seqpack.models.packed import PackedLM
-from seqpack.models.self_check import self_check
-from seqpack.options.train import DEFAULT_EPOCHS, ModelOptions, RunOptions, TrainDataOptions, TrainOptions
-from seqpack.runtime.device import DeviceBackend, select_device
-from seqpack.runtime.ranks import Ranks
-from seqpack.train.checkpoint import save_hf
+from seqpack.models.recompute import recompute
+from seqpack.options.train import (
+    TrainOptions,
+)
+from seqpack.train.checkpoint import save_adapter, save_hf
 from seqpack.train.checks import (
+    ADAPTER_FOLDER,
     METRICS_FILE,
     MODEL_FOLDER,
-    Isolation,
-    check_output,
-    resolve_isolation,
-    resolve_row_length,
-    resolve_tokenizer,
 )
-from seqpack.train.loader import BatchReader, RowSchedule
+from seqpack.train.flops import ModelFlops, peak_flops
+from seqpack.train.loader import BatchReader
 from seqpack.train.loop import Progress, Saving, Trainer, train
 from seqpack.train.loss import chunked_cross_entropy
 from seqpack.train.metrics import JsonlSink, read_metrics
 from seqpack.train.optim import Optimizer, learning_rate
-from seqpack.train.run_state import RunState, SavedStep, newest
-from seqpack.train.summary import RunSummary, TrainResult
+from seqpack.train.plan import TrainPlan
+from seqpack.train.run_state import RunState, quiet
+from seqpack.train.sharding import full_state, shard, weight_dtype
+from seqpack.train.summary import TrainResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from seqpack.train.metrics import MetricSink
-
-SAMPLES_NAMED = 6
-"""Samples of a row that an error names."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainPlan:
-    """A run whose every part is known to fit; no weight exists yet."""
-
-    data: TrainDataOptions
-    training: TrainOptions
-    run: RunOptions
-    dataset: PackedDataset
-    schedule: RowSchedule
-    isolation: Isolation
-    row_length: int | None
-    model: ModelSpec
-    dtype: str
-    tokenizer_dir: Path | None
-    backend: DeviceBackend
-    attention: AttentionBackend
-    saved: SavedStep | None
-
-    @property
-    def peak_lr(self) -> float:
-        return self.training.peak_lr(random_weights=self.model.random_weights)
-
-    @property
-    def first_step(self) -> int:
-        """Steps that are done already."""
-        return self.saved.step if self.saved else 0
-
-    def summary(self) -> RunSummary:
-        """What will run, to be shown before it does."""
-        trained = self.dataset.num_targets > 0
-        rows_per_step = self.schedule.num_rows / len(self.schedule)
-        return RunSummary(
-            data=str(self.data.data_path),
-            num_rows=len(self.dataset),
-            num_steps=len(self.schedule),
-            epochs=self.schedule.epochs,
-            global_batch_size=self.training.global_batch_size,
-            micro_batch_size=self.training.micro_batch_size,
-            tokens_per_step=float(self.dataset.num_tokens[trained].mean()) * rows_per_step,
-            targets_per_step=float(self.dataset.num_targets[trained].mean()) * rows_per_step,
-            packed=self.dataset.manifest.packed,
-            mask=self.isolation.mask.value,
-            model=self.model.name,
-            model_type=self.model.config.model_type,
-            num_parameters=self.model.num_parameters(),
-            random_weights=self.model.random_weights,
-            dtype=self.dtype,
-            device=self.backend.name,
-            attention=self.attention.name,
-            lr=self.peak_lr,
-            lr_decay_style=self.training.lr_decay_style,
-            warmup_steps=self.training.warmup_steps(len(self.schedule)),
-            save=str(self.run.save),
-            first_step=self.first_step,
-            notes=self._notes(),
-        )
-
-    def _notes(self) -> tuple[str, ...]:
-        notes = [self.isolation.note]
-        if self.run.resume is not None:
-            notes.append(f"goes on from {self.saved.path}" if self.saved else "no checkpoint yet: from the first step")
-        if not self.model.tested:
-            family = self.model.config.model_type
-            notes.append(f"family {family} is not among those tested; a tiny copy gave the same packed as one by one")
-        if getattr(self.model.config, "output_router_logits", False):
-            notes.append(f"router loss: {self.model.config.router_aux_loss_coef:g} of it is part of the loss")
-        if self.schedule.num_left_out:
-            notes.append(f"rows without a trained token, left out: {self.schedule.num_left_out:,}")
-        if self.tokenizer_dir is None:
-            notes.append("no tokenizer is saved with the model: that of the data is gone; --tokenizer names one")
-        return tuple(notes)
-
-
-def prepare(data: TrainDataOptions, model: ModelOptions, training: TrainOptions, run: RunOptions) -> TrainPlan:
-    """Check the options against each other, the data set, the model directory and this machine.
-
-    Raises ``ConfigError``, ``DataError`` or ``DeviceError`` for the first thing that does not fit.
-    """
-    check_output(run.save, overwrite=run.overwrite or run.resume is not None)
-    dataset = PackedDataset.open(data.data_path)
-    manifest = dataset.manifest
-    isolation = resolve_isolation(manifest, data)
-    row_length = resolve_row_length(manifest, data, int(dataset.row_lengths.max(initial=0)))
-    schedule = _schedule(dataset, data, training)
-    backend = select_device(run.device, num_threads=run.num_threads)
-    spec = resolve_model(
-        model.model,
-        random_init=model.random_init,
-        vocab_size=manifest.tokenizer.vocab_size,
-        eos_token_id=manifest.tokenizer.eos_token_id,
-        pad_token_id=manifest.tokenizer.pad_token_id,
-    )
-    needs = AttentionNeeds(
-        backend.device.type,
-        model.dtype,
-        isolation.mask,
-        head_size=spec.head_size,
-        window=spec.has_window,
-        grouped=spec.grouped_heads,
-    )
-    attention = select_attention(run.attention, BUILTIN_BACKENDS, needs)
-    if not spec.tested:
-        self_check(spec.config, cpu_flash_attention, chunked_cross_entropy)
-    tokenizer_dir = resolve_tokenizer(
-        manifest.tokenizer, model.tokenizer, spec.directory, random_weights=spec.random_weights
-    )
-    return TrainPlan(
-        data=data,
-        training=training,
-        run=run,
-        dataset=dataset,
-        schedule=schedule,
-        isolation=isolation,
-        row_length=row_length,
-        model=spec,
-        dtype=model.dtype,
-        tokenizer_dir=tokenizer_dir,
-        backend=backend,
-        attention=attention,
-        saved=newest(run.save) if run.resume else None,
-    )
+    from seqpack.hooks.specs import MetricSink
 
 
 def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
     """Build the model, train it, save it. Every step goes to ``metrics.jsonl`` and to ``sinks``, which stay open.
 
-    Raises ``RunStopped`` after Ctrl-C or SIGTERM, with a checkpoint on disk.
+    Called by every rank of ``plan.ranks``, inside their process group. Raises ``RunStopped`` after Ctrl-C or SIGTERM,
+    with a checkpoint on disk.
     """
-    dtype: torch.dtype = getattr(torch, plan.dtype)
-    hf_model = build_model(plan.model, dtype=dtype, backend=plan.backend, seed=plan.data.seed)
-    model = PackedLM(hf_model, plan.attention.load(), chunked_cross_entropy)
-    optimizer = _optimizer(model, plan.training)
-    save, ranks = plan.run.save, Ranks()
-    state = RunState(save, ranks, _identity(plan), plan.run.keep_last or None)
-    if plan.saved is not None:
-        state.load(plan.saved, optimizer.tensors())
-        optimizer.loaded()
-    else:
-        remove_run(save)
+    ranks, save = plan.ranks, plan.run.save
+    ranks.wait()  # all have looked at --save before the first one changes it
+    model = _model(plan)
     trainer = Trainer(
         model,
         plan.schedule,
         _reader(plan),
-        optimizer,
+        _optimizer(model, plan.training),
         _rate(plan),
         plan.backend,
         ranks,
         seed=plan.data.seed,
-        describe=partial(_describe_row, plan.dataset),
+        describe=plan.dataset.describe,
+        flops=ModelFlops.of(plan.model.config, adapters=_adapter_size(plan, model)).of_batch,
+        peak_flops=(peak_flops(plan.backend.name) or 0.0) * ranks.size,
     )
+    state = RunState(save, ranks, _identity(plan), plan.run.keep_last or None, background=plan.run.async_save)
+    if plan.saved is not None:
+        state.load(plan.saved, trainer.optimizer.tensors())
+        trainer.optimizer.loaded()
+    elif ranks.first:
+        remove_run(save)
     progress = Progress(plan.first_step, read_metrics(save / METRICS_FILE, plan.first_step))
+    ranks.wait()
     with ExitStack() as stack:
-        metrics = stack.enter_context(closing(JsonlSink(save / METRICS_FILE, keep=plan.first_step)))
-        saving = Saving(lambda step: state.save(step, optimizer.tensors()), plan.run.save_interval)
-        result = train(trainer, sinks=[metrics, *sinks], saving=saving, progress=progress)
-    save_hf(hf_model, save / MODEL_FOLDER, plan.tokenizer_dir)
-    return replace(result, model_path=str(save / MODEL_FOLDER))
+        stack.enter_context(quiet())
+        stack.callback(state.close)
+        if ranks.first:
+            sinks = [stack.enter_context(closing(JsonlSink(save / METRICS_FILE, keep=plan.first_step))), *sinks]
+        saving = Saving(
+            lambda step: state.save(step, trainer.optimizer.tensors()), state.finish, plan.run.save_interval
+        )
+        result = train(trainer, sinks=sinks, saving=saving, evaluation=plan.evaluation, progress=progress)
+    _export(plan, model)
+    return replace(result, model_path=str(save / plan.result_folder))
+
+
+def _model(plan: TrainPlan) -> PackedLM:
+    dtype: torch.dtype = getattr(torch, plan.dtype)
+    sharded = plan.ranks.size > 1
+    hf_model = build_model(
+        plan.model, dtype=weight_dtype(dtype, sharded=sharded), backend=plan.backend, seed=plan.data.seed
+    )
+    if plan.lora is not None:
+        add_lora(hf_model, plan.lora)
+    recompute(hf_model, plan.training.recompute_granularity)
+    model = PackedLM(hf_model, plan.attention.load(), chunked_cross_entropy)
+    if sharded:
+        shard(model, plan.parallel, plan.parallel.mesh(plan.backend.device.type), dtype)
+    return model
+
+
+def _adapter_size(plan: TrainPlan, model: PackedLM) -> int:
+    """Weights that LoRA added; 0 without it."""
+    return 0 if plan.lora is None else sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+
+
+def _export(plan: TrainPlan, model: PackedLM) -> None:
+    """Write the model as a Hugging Face directory: rank 0 does, with the pieces of all."""
+    folder = plan.run.save / plan.result_folder
+    if plan.lora is not None:
+        _export_adapter(plan, plan.lora, model.model, folder)
+        return
+    if plan.ranks.size == 1:
+        save_hf(model.model, folder, plan.tokenizer_dir)
+        return
+    weights = full_state(model.model, getattr(torch, plan.dtype), keep=plan.ranks.first)
+    if plan.ranks.first:
+        save_hf(model.model, folder, plan.tokenizer_dir, weights=weights)
+    plan.ranks.wait()
+
+
+def _export_adapter(plan: TrainPlan, lora: LoraSettings, model: Any, folder: Path) -> None:
+    names = adapter_weights(name for name, _ in model.named_parameters())
+    weights = full_state(model, getattr(torch, plan.dtype), keep=plan.ranks.first, names=names)
+    if plan.ranks.first:
+        targets = sorted({name.split(".")[-2] for name in names})
+        save_adapter(weights, lora, targets, plan.model.name, folder)
+    plan.ranks.wait()
 
 
 def remove_run(save: Path) -> None:
     """Nothing of an older run may lie beside this one, should this one fail."""
-    shutil.rmtree(save / MODEL_FOLDER, ignore_errors=True)
+    for folder in (MODEL_FOLDER, ADAPTER_FOLDER):
+        shutil.rmtree(save / folder, ignore_errors=True)
     for checkpoint in save.glob("step-*"):
         shutil.rmtree(checkpoint, ignore_errors=True)
 
@@ -225,37 +146,22 @@ def _identity(plan: TrainPlan) -> dict[str, Any]:
         config.pop(name, None)
     text = json.dumps(config, sort_keys=True, default=str)
     return {
-        "data set (digest of its manifest)": FileRecord.of(plan.dataset.paths.manifest).sha256,
+        "data set (digest of its files)": plan.dataset.digest(),
         "model (digest of its configuration)": hashlib.sha256(text.encode()).hexdigest(),
         "--global-batch-size": plan.training.global_batch_size,
         "--seed": plan.data.seed,
         "--shuffle": plan.data.shuffle,
         "--loss-reduction": plan.training.loss_reduction,
         "--dtype": plan.dtype,
+        "LoRA": None if plan.lora is None else asdict(plan.lora),
+        "files of --model": _weight_files(plan) if plan.lora is not None else None,
     }
 
 
-def _describe_row(dataset: PackedDataset, row: int) -> str:
-    """Which samples a row holds: "row 3 (data.jsonl:17, data.jsonl:4)"."""
-    pieces = range(int(dataset.offsets[row]), int(dataset.offsets[row + 1]))
-    keys = [dataset.pieces.key(piece) for piece in pieces]
-    return f"row {row} ({', '.join(keys[:SAMPLES_NAMED])}{', ...' if len(keys) > SAMPLES_NAMED else ''})"
-
-
-def _schedule(dataset: PackedDataset, data: TrainDataOptions, training: TrainOptions) -> RowSchedule:
-    epochs = training.epochs
-    if training.train_iters is None and epochs is None:
-        epochs = DEFAULT_EPOCHS
-    return RowSchedule(
-        dataset.num_targets,
-        global_batch_size=training.global_batch_size,
-        micro_batch_size=training.micro_batch_size,
-        seed=data.seed,
-        shuffle=data.shuffle,
-        train_iters=training.train_iters,
-        epochs=epochs,
-        loss_units=dataset.loss_units(training.loss_reduction),
-    )
+def _weight_files(plan: TrainPlan) -> dict[str, int]:
+    """Sizes of the frozen weights: a checkpoint of a LoRA run does not hold them."""
+    folder = plan.model.directory
+    return {} if folder is None else {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
 
 
 def _reader(plan: TrainPlan) -> BatchReader:
@@ -289,4 +195,5 @@ def _rate(plan: TrainPlan) -> Callable[[int], float]:
         minimum=plan.training.min_lr,
         warmup_steps=plan.training.warmup_steps(num_steps),
         style=plan.training.lr_decay_style,
+        wsd_decay_steps=plan.training.wsd_decay_steps(num_steps),
     )

@@ -15,11 +15,13 @@ import re
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -45,38 +47,76 @@ class SavedStep:
 
 
 class RunState:
-    """The checkpoints under ``folder``; all methods but ``newest`` are called by every rank."""
+    """The checkpoints under ``folder``; every rank calls all methods, in the same order.
 
-    def __init__(self, folder: Path, ranks: Ranks, identity: Mapping[str, Any], keep_last: int | None = None) -> None:
+    With ``background``, ``save`` copies the tensors and returns; they are written while training goes on. An error of
+    that comes out of the next ``save`` or of ``finish``.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        ranks: Ranks,
+        identity: Mapping[str, Any],
+        keep_last: int | None = None,
+        *,
+        background: bool = False,
+    ) -> None:
         self._folder = folder
         self._ranks = ranks
         self._identity = identity
         self._keep_last = keep_last
+        self._writer = ThreadPoolExecutor(1, "checkpoint") if background else None
+        # Of its own: what training exchanges meanwhile must not mix with it.
+        self._group = dist.new_group(backend="gloo") if background and ranks.size > 1 else None
+        self._pending: Future[None] | None = None
 
     def save(self, step: int, tensors: dict[str, torch.Tensor]) -> Path:
         """Write ``step-<step>`` and remove what ``keep_last`` does not keep; DeviceError SP503 if the disk is full."""
-        target, partial = self._folder / f"step-{step}", self._folder / f".step-{step}.partial"
+        self.finish()
+        if self._writer is None:
+            with quiet():
+                self._write(step, tensors)
+        else:
+            copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+            self._pending = self._writer.submit(self._write, step, copies)
+        return self._folder / f"step-{step}"
+
+    def finish(self) -> None:
+        """Return when what was saved last is on disk."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        """End the thread that writes; for a run that failed, whose own error matters more than that of the thread."""
+        with contextlib.suppress(Exception):
+            self.finish()
+        if self._writer is not None:
+            self._writer.shutdown()
+
+    def _write(self, step: int, tensors: dict[str, torch.Tensor]) -> None:
+        partial = self._folder / f".step-{step}.partial"
         try:
             if self._ranks.first:
                 self._remove_leftovers()
                 partial.mkdir(parents=True)
-            self._ranks.wait()
-            with _quiet(), _disk_errors(self._folder):
-                save(tensors, checkpoint_id=partial, no_dist=self._ranks.size == 1)
+            self._ranks.wait(self._group)
+            with _disk_errors(self._folder):
+                save(tensors, checkpoint_id=partial, process_group=self._group, no_dist=self._ranks.size == 1)
             if self._ranks.first:
                 with _disk_errors(self._folder):
-                    self._publish(partial, target, step)
-            self._ranks.wait()
+                    self._publish(partial, self._folder / f"step-{step}", step)
+            self._ranks.wait(self._group)
         finally:
             if self._ranks.first:
                 shutil.rmtree(partial, ignore_errors=True)
-        return target
 
     def load(self, saved: SavedStep, tensors: dict[str, torch.Tensor]) -> None:
         """Fill ``tensors`` in place; SP210 if the checkpoint belongs to another run, SP209 if it cannot be read."""
         _check_identity(saved, self._identity)
         try:
-            with _quiet():
+            with quiet():
                 load(tensors, checkpoint_id=saved.path, no_dist=self._ranks.size == 1)
         except (CheckpointException, RuntimeError, OSError, KeyError) as error:
             raise CheckpointError(
@@ -179,8 +219,8 @@ def _disk_errors(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without torch's remark that one process saves alone."""
+def quiet() -> Iterator[None]:
+    """Without torch's remark that one process saves alone. Not for a thread: filters belong to the whole process."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         yield

@@ -8,7 +8,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """What really runs, with every default filled in; ``notes`` say what was filled in and from where."""
+    """What really runs, with every default filled in; ``notes`` say what was filled in and from where.
+
+    ``num_tokens`` and ``num_targets`` are those of all steps, exactly. ``state_bytes`` is what weights, gradients and
+    optimizer take in each process, without activations.
+    """
 
     data: str
     num_rows: int
@@ -16,8 +20,8 @@ class RunSummary:
     epochs: float
     global_batch_size: int
     micro_batch_size: int
-    tokens_per_step: float
-    targets_per_step: float
+    num_tokens: int
+    num_targets: int
     packed: bool
     mask: str
     model: str
@@ -27,11 +31,13 @@ class RunSummary:
     dtype: str
     device: str
     attention: str
+    parallel: str
     lr: float
     lr_decay_style: str
     warmup_steps: int
     save: str
     first_step: int = 0
+    state_bytes: int = 0
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from seqpack.core.errors import ConfigError
 from seqpack.core.types import MaskMode
 
 FLASH, VARLEN, FLASH_ATTN, REFERENCE = BUILTIN_BACKENDS
+SLOW = replace(REFERENCE, on_request=False)
 
 
 @pytest.mark.parametrize(("name", "chosen"), [("auto", "flash"), ("flash", "flash"), ("reference", "reference")])
@@ -22,8 +23,8 @@ def test_choice_on_cpu(name: str, chosen: str) -> None:
 
 def test_auto_passes_over_what_cannot_isolate() -> None:
     blind = replace(FLASH, name="blind", masks=frozenset({MaskMode.CAUSAL}))
-    backends = (blind, REFERENCE)
-    for mask, chosen in ((MaskMode.BLOCK_CAUSAL, REFERENCE), (MaskMode.CAUSAL, blind)):
+    backends = (blind, SLOW)
+    for mask, chosen in ((MaskMode.BLOCK_CAUSAL, SLOW), (MaskMode.CAUSAL, blind)):
         assert select_attention("auto", backends, AttentionNeeds("cpu", "float32", mask)) is chosen
 
 
@@ -41,7 +42,7 @@ def test_each_capability_counts(backend: AttentionBackend, needs: dict[str, Any]
     asked = AttentionNeeds("cpu", "float32", MaskMode.BLOCK_CAUSAL, **needs)
     assert FLASH.lacks(asked) == ""
     assert reason in backend.lacks(asked)
-    assert select_attention("auto", (backend, REFERENCE), asked) is REFERENCE
+    assert select_attention("auto", (backend, SLOW), asked) is SLOW
     with pytest.raises(ConfigError, match=reason):
         select_attention("flash", (backend, REFERENCE), asked)
 
@@ -67,3 +68,11 @@ def test_what_cannot_be_done_is_refused(name: str, device: str, dtype: str, reas
     with pytest.raises(ConfigError, match=reason) as raised:
         select_attention(name, (blind, FLASH), AttentionNeeds(device, dtype, MaskMode.BLOCK_CAUSAL))
     assert raised.value.code == "SP201"
+
+
+@pytest.mark.parametrize("device", ["cuda", "npu"])
+def test_a_dense_mask_is_never_chosen_in_silence(device: str) -> None:
+    needs = AttentionNeeds(device, "float32", MaskMode.BLOCK_CAUSAL)
+    with pytest.raises(ConfigError, match="nothing here keeps samples apart"):
+        select_attention("auto", BUILTIN_BACKENDS, needs)
+    assert select_attention("reference", BUILTIN_BACKENDS, needs) is REFERENCE

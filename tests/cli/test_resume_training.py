@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 
@@ -45,3 +47,14 @@ def test_resume_and_another_save(cli, packed: Path, tmp_path: Path) -> None:
     outcome = cli("train", *words, "--resume", tmp_path / "a", "--save", tmp_path / "b")
     assert outcome.code == 2
     assert "two directories" in outcome.err
+
+
+def test_two_processes_on_the_command_line(packed: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "seqpack", "train", packed, "--model", "tiny:qwen2", "--train-iters", "3"]
+    words = [*command, "--global-batch-size", "3", "--num-threads", "1", "--nproc", "2", "--save", tmp_path / "run"]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "dp 2" in done.stdout
+    assert steps(tmp_path / "run") == [1, 2, 3]
+    assert (tmp_path / "run" / "model" / "config.json").is_file()
+    assert (tmp_path / "run" / "logs" / "rank-1.log").read_text() == ""

@@ -20,7 +20,7 @@ def hooks() -> list[str]:
 
 
 def test_there_are_hooks():
-    assert hooks() == ["seqpack_handlers", "seqpack_strategies", "seqpack_templates"]
+    assert hooks() == ["seqpack_handlers", "seqpack_metric_sinks", "seqpack_strategies", "seqpack_templates"]
 
 
 @pytest.mark.parametrize("hook", hooks())

@@ -20,8 +20,8 @@ SUMMARY = RunSummary(
     epochs=0.5,
     global_batch_size=8,
     micro_batch_size=2,
-    tokens_per_step=4000,
-    targets_per_step=2500,
+    num_tokens=20_000,
+    num_targets=12_500,
     packed=True,
     mask="block-causal",
     model="tiny:qwen2",
@@ -31,10 +31,12 @@ SUMMARY = RunSummary(
     dtype="float32",
     device="cpu",
     attention="flash",
+    parallel="dp 2",
     lr=1e-3,
     lr_decay_style="cosine",
     warmup_steps=1,
     save="runs/a",
+    state_bytes=3 * 2**30,
     notes=("samples do not see each other",),
 )
 STEP = StepMetrics(
@@ -68,7 +70,15 @@ def run(stdout: io.StringIO, *, log_interval: int, output: OutputOptions | None 
 def test_header_says_what_runs() -> None:
     stdout = io.StringIO()
     show_summary(Console(OutputOptions(), stdout=stdout), SUMMARY)
-    for part in ("data/[set]", "1,200 packs", "block-causal", "1.2M", "4,000 tokens a step", "do not see each other"):
+    for part in (
+        "data/[set]",
+        "1,200 packs",
+        "block-causal",
+        "1.2M",
+        "20,000, 12,500 of them trained; 4,000 and 2,500 a step",
+        "do not see each other",
+        "3.00 GiB a process",
+    ):
         assert part in stdout.getvalue()
 
 
@@ -117,3 +127,16 @@ def test_sparkline() -> None:
     assert sparkline([2, 2]) == "▁▁"
     assert sparkline([]) == ""
     assert len(sparkline(list(range(1000)), width=20)) == 20
+
+
+def test_work_and_waiting_are_shown_if_they_are_known() -> None:
+    stdout = io.StringIO()
+    console = Console(OutputOptions(), stdout=stdout, stderr=stdout)
+    busy = replace(STEP, flops=2e12, peak_flops=1e13, data_seconds=0.1, rank_skew=1.25)
+    with TrainReporter(console, SUMMARY, log_interval=1) as reporter:
+        reporter.log(1, {**busy.as_dict(), "eval_loss": 3.5})
+    for part in ("TFLOP/s 4 ", "MFU 40.0 %", "data wait 20.0 %", "rank skew 1.25x", "val 3.5000"):
+        assert part in stdout.getvalue()
+    values = busy.as_dict()
+    assert (values["tflops_per_second"], values["mfu"], values["trained_tokens_per_second"]) == (4.0, 0.4, 1000.0)
+    assert "mfu" not in STEP.as_dict()

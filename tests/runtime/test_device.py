@@ -27,3 +27,10 @@ def test_other_devices_are_refused() -> None:
     with pytest.raises(DeviceError, match="npu") as raised:
         select_device("npu")
     assert raised.value.code == "SP501"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there() -> None:
+    with pytest.raises(DeviceError, match="cuda is not available here") as raised:
+        select_device("cuda")
+    assert raised.value.code == "SP501"

@@ -19,7 +19,7 @@ ISOLATION_FLAGS = ["neat_pack", "reset_position_ids", "reset_attention_mask"]
 
 
 def flags(**given: Any) -> TrainDataOptions:
-    return TrainDataOptions(data_path=Path("unused"), **given)
+    return TrainDataOptions(data_path=["unused"], **given)
 
 
 @pytest.fixture(params=["apart", "causal", "unpacked"])

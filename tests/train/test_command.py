@@ -14,16 +14,24 @@ from seqpack.commands.train import train
 from seqpack.core.errors import DeviceError
 from seqpack.options.output import OutputOptions
 from seqpack.options.resolved import Resolved
-from seqpack.options.train import ModelOptions, RunOptions, TrainDataOptions, TrainOptions
+from seqpack.options.train import LoraOptions, ModelOptions, ParallelOptions, RunOptions, TrainDataOptions, TrainOptions
 
 from .conftest import WriteDataset
 
 JSON = OutputOptions(json=True)
 
 
-def run(data: Path, save: Path, *, dry_run: bool = False) -> None:
+def run(data: Path, save: Path, *, dry_run: bool = False, nproc: int | None = None) -> None:
     options = RunOptions(save=save, dry_run=dry_run, log_interval=1)
-    groups = (TrainDataOptions(data_path=data), ModelOptions(model="tiny:llama"), TrainOptions(), options, JSON)
+    groups = (
+        TrainDataOptions(data_path=[str(data)]),
+        ModelOptions(model="tiny:llama"),
+        TrainOptions(),
+        options,
+        LoraOptions(),
+        ParallelOptions(nproc=nproc),
+        JSON,
+    )
     train(*groups, resolved=Resolved("train", {}, {}))
 
 
@@ -45,6 +53,16 @@ def test_dry_run_writes_nothing(
     value = json.loads(capsys.readouterr().out)
     assert value["dry_run"] is True
     assert value["plan"]["num_parameters"] > 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_dry_run_of_several_processes_starts_none(
+    write_dataset: WriteDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(write_dataset([[5, 3], [7]]), tmp_path / "run", dry_run=True, nproc=4)
+    plan = json.loads(capsys.readouterr().out)["plan"]
+    assert plan["parallel"] == "dp 4"
+    assert plan["state_bytes"] == 16 * plan["num_parameters"] // 4
     assert not (tmp_path / "run").exists()
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from seqpack.core.errors import DataError
 from seqpack.core.types import MaskMode, PackedSequence
-from seqpack.train.loader import BatchReader, RowSchedule, row_order
+from seqpack.train.loader import BatchReader, RowSchedule, Step
+from seqpack.train.order import row_order
 
 
 def schedule(num_rows: int, *, batch: int = 4, micro: int = 1, seed: int = 0, **duration: float) -> RowSchedule:
@@ -74,6 +75,44 @@ def test_nothing_to_train_on() -> None:
     with pytest.raises(DataError, match="none of the 3 rows") as raised:
         RowSchedule(np.zeros(3, np.int64), global_batch_size=1, micro_batch_size=1, seed=0, epochs=1)
     assert raised.value.code == "SP205"
+
+
+@given(
+    costs=st.lists(st.floats(0, 1e6), min_size=1, max_size=40),
+    size=st.integers(1, 6),
+)
+def test_ranks_share_a_step(costs: list[float], size: int) -> None:
+    micro_batches = tuple(np.array([number]) for number in range(len(costs)))
+    step = Step(0, micro_batches, 1, 1, tuple(costs))
+    shares = [step.of_rank(rank, size) for rank in range(size)]
+    assert len({len(share) for share in shares}) == 1  # or some would wait for ever
+    counted = sorted(int(rows[0]) for share in shares for rows, counts in share if counts)
+    assert counted == list(range(len(costs)))
+
+
+def test_one_rank_takes_all_in_their_order() -> None:
+    step = Step(0, tuple(np.array([number]) for number in range(4)), 1, 1, (1.0, 9.0, 3.0, 2.0))
+    assert [(int(rows[0]), counts) for rows, counts in step.of_rank(0, 1)] == [(n, True) for n in range(4)]
+
+
+def test_the_work_of_a_step_is_balanced() -> None:
+    """Packs of 2,048 tokens of log-normal samples: as many tokens each, and up to four times the attention."""
+    lengths = np.random.default_rng(0).lognormal(5.5, 1.0, 8000).clip(8, 2048).astype(np.int64)
+    pack = np.cumsum(lengths) // 2048
+    work = 2048 + np.bincount(pack, weights=lengths.astype(float) ** 2) / 1000
+    steps = RowSchedule(
+        np.ones(len(work), np.int64), global_batch_size=32, micro_batch_size=1, seed=0, epochs=1, costs=work
+    )
+    skews, in_turns = [], []
+    for step in steps:
+        costs = np.array(step.costs)
+        if len(costs) < 32:  # the last step has what is left
+            continue
+        loads = [sum(work[rows].sum() for rows, counts in step.of_rank(rank, 4) if counts) for rank in range(4)]
+        skews.append(max(loads) / np.mean(loads))
+        in_turns.append(max(costs[rank::4].sum() for rank in range(4)) * 4 / costs.sum())
+    assert max(skews) < 1.05
+    assert max(skews) < max(in_turns)
 
 
 def test_a_step_beyond_the_last() -> None:

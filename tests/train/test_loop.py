@@ -74,8 +74,8 @@ def run(steps: RowSchedule, recorder: Recorder, *, lr: float = 3e-3, dtype: torc
 def test_accumulation_does_not_change_the_gradients(micro: int) -> None:
     reader = BatchReader(ROWS, MaskMode.BLOCK_CAUSAL)
     whole, parts = tiny_model(torch.float64), tiny_model(torch.float64)
-    expected, _ = accumulate_gradients(whole, schedule(6, 6, epochs=1)[0], reader, CPU.device)
-    total, batches = accumulate_gradients(parts, schedule(6, micro, epochs=1)[0], reader, CPU.device)
+    expected, _, _ = accumulate_gradients(whole, schedule(6, 6, epochs=1)[0], reader, CPU.device)
+    total, batches, _ = accumulate_gradients(parts, schedule(6, micro, epochs=1)[0], reader, CPU.device)
     assert len(batches) == 6 // micro
     assert total.item() == pytest.approx(expected.item(), abs=1e-12)
     for ours, theirs in zip(parts.parameters(), whole.parameters(), strict=True):

@@ -54,6 +54,15 @@ def test_narrow_types_add_up_in_float32(dtype: torch.dtype, tolerance: float) ->
         assert (gradient - expected).norm() < tolerance * expected.norm()
 
 
+def test_a_frozen_output_layer_costs_no_gradient() -> None:
+    hidden, weight, labels = inputs(9, torch.float64)
+    (expected,) = torch.autograd.grad(plain(hidden, weight, labels), hidden)
+    loss = chunked_cross_entropy(hidden, weight.detach(), labels)
+    assert loss.grad_fn is not None
+    assert loss.grad_fn.grad_weight_VD is None
+    torch.testing.assert_close(torch.autograd.grad(loss, hidden)[0], expected)
+
+
 def test_without_gradients() -> None:
     hidden, weight, labels = inputs(9, torch.float64)
     with torch.no_grad():

@@ -20,6 +20,16 @@ def test_rises_then_falls(style: DecayStyle) -> None:
     assert course[12] == pytest.approx(0.55)
 
 
+def test_wsd_stays_and_then_falls() -> None:
+    options = {"peak": 1.0, "minimum": 0.1, "warmup_steps": 2, "style": "wsd", "wsd_decay_steps": 4}
+    course = [learning_rate(step, 10, **options) for step in range(10)]  # type: ignore[arg-type]
+    assert course[:6] == [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]
+    assert course[6:] == pytest.approx([0.82, 0.64, 0.46, 0.28])
+    assert [learning_rate(step, 10, **{**options, "wsd_decay_steps": 99}) for step in (2, 9)] == pytest.approx(  # type: ignore[arg-type]
+        [0.9, 0.2]
+    )
+
+
 def test_constant() -> None:
     assert rates("constant", warmup_steps=0) == [1.0] * 20
 

@@ -10,8 +10,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from seqpack.core.types import IGNORE_INDEX, MaskMode, PackedSequence
-from seqpack.io.packed import PackedDataset
+from seqpack.options.train import TrainDataOptions
 from seqpack.runtime.batch import LossReduction, collate
+from seqpack.train.data import open_data
 from seqpack.train.loader import BatchReader, RowSchedule
 from seqpack.train.loop import accumulate_gradients
 
@@ -34,7 +35,7 @@ def step_of(rows: list[PackedSequence], micro: int, reduction: LossReduction) ->
     schedule = RowSchedule(targets, global_batch_size=batch, micro_batch_size=micro, seed=0, epochs=1, loss_units=units)
     model = tiny_model(torch.float64)
     reader = BatchReader(rows, MaskMode.BLOCK_CAUSAL, reduction=reduction)
-    loss, _ = accumulate_gradients(model, schedule[0], reader, CPU.device)
+    loss, _, _ = accumulate_gradients(model, schedule[0], reader, CPU.device)
     return loss.item(), schedule[0].num_targets, [p.grad for p in model.parameters() if p.grad is not None]
 
 
@@ -84,7 +85,7 @@ def test_the_definition(reduction: LossReduction) -> None:
 
 
 def test_units_of_a_data_set_are_those_of_its_batches(write_dataset: WriteDataset) -> None:
-    dataset = PackedDataset.open(write_dataset([[3, 1, 4], [1], [5, 2]], seq_length=9))
+    dataset = open_data(TrainDataOptions(data_path=[str(write_dataset([[3, 1, 4], [1], [5, 2]], seq_length=9))]))
     for reduction in ("token", "sample", "pack"):
         batches = [
             collate([dataset[row]], MaskMode.BLOCK_CAUSAL, reduction=reduction)  # type: ignore[arg-type]

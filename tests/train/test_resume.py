@@ -53,16 +53,23 @@ def assert_same_run(run: Path, whole: Path) -> None:
     assert all(torch.equal(ours[name], weight) for name, weight in wanted.items())
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("dtype", "signum", "in_background"),
+    [
+        ("float32", signal.SIGINT, True),
+        ("float32", signal.SIGTERM, False),
+        ("bfloat16", signal.SIGTERM, True),
+    ],
+)
 def test_stopped_twice_and_resumed(
-    write_dataset: WriteDataset, tmp_path: Path, dtype: str, signum: signal.Signals
+    write_dataset: WriteDataset, tmp_path: Path, dtype: str, signum: signal.Signals, in_background: bool
 ) -> None:
     data, run, whole = write_dataset(PACKS, seq_length=10), tmp_path / "run", tmp_path / "whole"
     execute(plan(data, whole, dtype=dtype, **STEPS))
     handler = signal.getsignal(signum)
     for step in (3, 7):
-        prepared = plan(data, run, dtype=dtype, resume=run if step > 3 else None, **STEPS)
+        given = {**STEPS, "dtype": dtype, "async_save": in_background, "save_interval": 1}
+        prepared = plan(data, run, resume=run if step > 3 else None, **given)
         with pytest.raises(RunStopped) as stopped:
             execute(prepared, sinks=[Raise(step, signum)])
         # The signal comes when the step is done already: the one after it is finished, then the run ends.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import torch
 from seqpack.core.errors import ConfigError, DataError, SeqpackError
 from seqpack.core.types import MaskMode
 from seqpack.options.train import ModelOptions, RunOptions, TrainDataOptions, TrainOptions
-from seqpack.train.run import TrainPlan, execute, prepare
+from seqpack.train.loader import RowSchedule
+from seqpack.train.plan import TrainPlan, prepare
+from seqpack.train.run import execute
 
 from .conftest import WriteDataset, write_tokenizer
 
@@ -23,7 +26,7 @@ GROUPS: tuple[type, ...] = (TrainDataOptions, ModelOptions, TrainOptions, RunOpt
 
 def options(data: Path, save: Path, **given: Any) -> list[Any]:
     """The four option groups; each value goes to the group that has a field of its name."""
-    values = {"data_path": data, "model": "tiny:qwen2", "save": save, "global_batch_size": 2, **given}
+    values = {"data_path": [str(data)], "model": "tiny:qwen2", "save": save, "global_batch_size": 2, **given}
     groups = []
     for group in GROUPS:
         names = {field.name for field in dataclasses.fields(group)}
@@ -46,8 +49,7 @@ def test_a_run_from_end_to_end(write_dataset: WriteDataset, tmp_path: Path) -> N
     assert len(lines) == result.num_steps == summary.num_steps == 5
     assert result.num_tokens == sum(line["num_tokens"] for line in lines) == 2 * sum(map(sum, PACKS))
     assert result.num_padding == 2 * (10 * len(PACKS) - sum(map(sum, PACKS)))
-    assert summary.tokens_per_step * 5 == pytest.approx(result.num_tokens)
-    assert summary.targets_per_step * 5 == pytest.approx(result.num_targets)
+    assert (summary.num_tokens, summary.num_targets) == (result.num_tokens, result.num_targets)
     assert result.model_path == str(tmp_path / "run" / "model")
     model = AutoModelForCausalLM.from_pretrained(result.model_path)
     assert model.config.eos_token_id == 1
@@ -138,7 +140,8 @@ def test_what_does_not_fit_is_refused(
 def write_config(directory: Path, family: str, **settings: Any) -> str:
     from transformers import AutoConfig
 
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    shape |= {} if family == "mamba" else {"num_attention_heads": 4}
     tokens = {"vocab_size": 61, "bos_token_id": None, "eos_token_id": 1, "pad_token_id": 0}
     AutoConfig.for_model(family, **shape, **tokens, **settings).save_pretrained(directory)
     return str(directory)
@@ -191,3 +194,65 @@ def test_dtype_of_the_saved_model(write_dataset: WriteDataset, tmp_path: Path) -
 
     result = execute(plan(write_dataset(PACKS), tmp_path / "run", train_iters=1, dtype="bfloat16"))
     assert AutoModelForCausalLM.from_pretrained(result.model_path).dtype is torch.bfloat16
+
+
+def test_evaluation_on_rows_that_are_held_out(write_dataset: WriteDataset, tmp_path: Path) -> None:
+    data = write_dataset([*PACKS, [5, 4]], seq_length=10)
+    given = {"split": "50,50", "global_batch_size": 1, "epochs": 1, "dtype": "float64"}
+    prepared = plan(data, tmp_path / "run", eval_interval=2, **given)
+    assert any("evaluated on 3 held-out rows every 2 steps" in note for note in prepared.summary().notes)
+    execute(prepared)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "eval_loss" in line] == [2, 3]
+    execute(plan(data, tmp_path / "plain", **given))
+    plain = [json.loads(line) for line in (tmp_path / "plain" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["loss"] for line in lines] == [line["loss"] for line in plain]
+    # The loss of the trained model on those rows, from a run that takes a step of no size over them.
+    rate = {"lr": 1e-300, "weight_decay": 0.0, "lr_warmup_iters": 0, "lr_decay_style": "constant"}
+    heldout = write_dataset([*PACKS, [5, 4]], seq_length=10)
+    trained = str(tmp_path / "run" / "model")
+    again = plan(
+        heldout, tmp_path / "check", model=trained, **{**given, "split": "1,0", "global_batch_size": 6, **rate}
+    )
+    rows = prepared.dataset.pools(1)[0]
+    check = replace(
+        again,
+        schedule=RowSchedule(
+            again.dataset.num_targets, global_batch_size=3, micro_batch_size=1, seed=0, epochs=1, pools=[rows]
+        ),
+    )
+    assert execute(check).last_loss == pytest.approx(lines[-1]["eval_loss"], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"eval_interval": 2}, "--split"),
+        ({"eval_iters": 2, "split": "1,1"}, "--eval-interval"),
+        ({"lr_wsd_decay_iters": 5}, "choose wsd"),
+    ],
+)
+def test_flags_that_need_another(
+    write_dataset: WriteDataset, tmp_path: Path, given: dict[str, Any], named: str
+) -> None:
+    data = write_dataset(PACKS)
+    with pytest.raises(ConfigError) as raised:
+        plan(data, tmp_path / "run", **given)
+    assert raised.value.code == "SP208"
+    assert named in raised.value.help
+
+
+@pytest.mark.parametrize("granularity", ["selective", "full"])
+def test_recomputation_does_not_change_the_run(write_dataset: WriteDataset, tmp_path: Path, granularity: str) -> None:
+    data = write_dataset(PACKS, seq_length=10)
+    plain = execute(plan(data, tmp_path / "a", lr_decay_style="wsd"))
+    other = execute(plan(data, tmp_path / "b", lr_decay_style="wsd", recompute_granularity=granularity))
+    assert other.last_loss == plain.last_loss
+
+
+@pytest.mark.parametrize(("dtype", "bytes_each"), [("float32", 16), ("bfloat16", 18), ("float64", 32)])
+def test_memory_of_weights_gradients_and_optimizer(
+    write_dataset: WriteDataset, tmp_path: Path, dtype: str, bytes_each: int
+) -> None:
+    summary = plan(write_dataset(PACKS), tmp_path / "run", dtype=dtype).summary()
+    assert summary.state_bytes == bytes_each * summary.num_parameters

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from seqpack.core.errors import CheckpointError, ConfigError, DeviceError
 from seqpack.runtime.ranks import Ranks
-from seqpack.train.run_state import RunState, newest
+from seqpack.train.run_state import RunState, newest, quiet
 
 IDENTITY = {"--seed": 1, "--dtype": "float32"}
 
@@ -20,8 +21,8 @@ def tensors(value: float) -> dict[str, torch.Tensor]:
     return {"weight.a": torch.full((3, 2), value), "step.a": torch.tensor(value)}
 
 
-def state(folder: Path, *, keep_last: int | None = None, **identity: Any) -> RunState:
-    return RunState(folder, Ranks(), {**IDENTITY, **identity}, keep_last)
+def state(folder: Path, *, keep_last: int | None = None, background: bool = False, **identity: Any) -> RunState:
+    return RunState(folder, Ranks(), {**IDENTITY, **identity}, keep_last, background=background)
 
 
 def names(folder: Path) -> list[str]:
@@ -123,3 +124,32 @@ def test_a_full_disk_leaves_the_older_checkpoint(
     assert raised.value.code == "SP503"
     assert names(tmp_path) == ["step-5"]
     assert newest(tmp_path)
+
+
+def test_in_the_background_a_copy_is_written(tmp_path: Path) -> None:
+    values, writer = tensors(1), state(tmp_path, background=True)
+    with quiet():
+        writer.save(5, values)
+        values["step.a"].fill_(99)  # training goes on
+        writer.save(6, values)
+        writer.finish()
+    writer.close()
+    saved, into = newest(tmp_path), tensors(0)
+    assert saved is not None
+    for path, value in ((tmp_path / "step-5", 1), (tmp_path / "step-6", 99)):
+        state(tmp_path).load(replace(saved, path=path), into)
+        assert into["step.a"].item() == value
+
+
+def test_an_error_in_the_background_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **rest: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("seqpack.train.run_state.save", fail)
+    for come_out in (lambda writer: writer.finish(), lambda writer: writer.save(7, tensors(1))):
+        writer = state(tmp_path, background=True)
+        writer.save(6, tensors(1))
+        with pytest.raises(DeviceError, match="No space left"):
+            come_out(writer)
+        writer.close()
+    assert not list(tmp_path.iterdir())

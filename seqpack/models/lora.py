@@ -1,0 +1,109 @@
+"""LoRA: frozen matrices with a trained product of two small ones beside each, in the files that ``peft`` reads.
+
+``y = W x + alpha / r * B (A x)``; A is random, B is 0 at the start, so that the model begins as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from seqpack.core.errors import ConfigError
+from seqpack.core.suggest import did_you_mean
+
+CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+"""What ``peft`` puts before the names of the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSettings:
+    """``targets`` are last parts of module names, such as "q_proj"; empty means every matrix of the layers."""
+
+    rank: int
+    alpha: float
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ()
+
+
+class LoraLinear(nn.Module):
+    """Stands where ``base`` stood; only ``lora_A`` ``[r, in]`` and ``lora_B`` ``[out, r]`` are trained."""
+
+    def __init__(self, base: nn.Linear, settings: LoraSettings) -> None:
+        super().__init__()
+        self.base = base
+        weight = base.weight
+        self.lora_A = nn.Parameter(weight.new_empty(settings.rank, weight.shape[1]))
+        self.lora_B = nn.Parameter(weight.new_zeros(weight.shape[0], settings.rank))
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+        self._scale = settings.alpha / settings.rank
+        self._dropout = settings.dropout
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        narrow = nn.functional.linear(nn.functional.dropout(x, self._dropout, self.training), self.lora_A)
+        changed: torch.Tensor = self.base(x) + self._scale * nn.functional.linear(narrow, self.lora_B)
+        return changed
+
+
+def add_lora(model: Any, settings: LoraSettings) -> tuple[str, ...]:
+    """Freeze ``model`` and put adapters beside its matrices; returns the targets, sorted.
+
+    Raises ConfigError SP208 for a target that the model does not have.
+    """
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    linear = {
+        name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and ".layers." in name
+    }
+    known = sorted({_last(name) for name in linear})
+    for target in settings.targets:
+        if target not in known:
+            raise ConfigError(
+                "SP208",
+                f"--lora-target-modules: this model has no matrix {target!r} in its layers",
+                help=did_you_mean(target, known) or f"there are: {', '.join(known)}",
+            )
+    targets = settings.targets or tuple(known)
+    for name, module in linear.items():
+        if _last(name) in targets:
+            parent, _, last = name.rpartition(".")
+            setattr(model.get_submodule(parent), last, LoraLinear(module, settings))
+    return tuple(sorted(targets))
+
+
+def adapter_weights(names: Iterable[str]) -> dict[str, str]:
+    """Names of parameters of a model with adapters -> the names ``peft`` gives them; others are left out."""
+    return {name: f"{PREFIX}{name}.weight" for name in names if _last(name) in ("lora_A", "lora_B")}
+
+
+def write_adapter(
+    folder: Path, weights: Mapping[str, torch.Tensor], settings: LoraSettings, targets: Iterable[str], base: str
+) -> None:
+    """The two files of an adapter; ``weights`` have the names of the model."""
+    from safetensors.torch import save_file
+
+    named = {theirs: weights[ours].contiguous() for ours, theirs in adapter_weights(weights).items()}
+    save_file(named, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": settings.rank,
+        "lora_alpha": settings.alpha,
+        "lora_dropout": settings.dropout,
+        "target_modules": list(targets),
+        "bias": "none",
+        "inference_mode": True,
+    }
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]

@@ -1,0 +1,253 @@
+"""What ``--data-path`` names: one set or several, of ours or of another program, as one source of rows."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from seqpack.core.errors import ConfigError
+from seqpack.core.types import MaskMode, PackedSequence
+from seqpack.io.documents import DocumentRows
+from seqpack.io.foreign import ForeignDataset, is_pai, open_foreign
+from seqpack.io.indexed import IndexedDataset, idx_path
+from seqpack.io.manifest import Manifest
+from seqpack.io.packed import DataSetPaths, PackedDataset, PretrainPaths
+from seqpack.train.checks import documents_isolated
+from seqpack.train.split import parse_split, part_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from seqpack.options.train import TrainDataOptions
+    from seqpack.train.flops import ModelFlops
+
+MIN_SHARE = 0.001
+"""Below that, a share is not kept over any stretch that a run would notice."""
+SAMPLES_NAMED = 6
+"""Samples of a row that an error names."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainData:
+    """Rows of all sets one after the other; ``weights`` are shares of the rows taken from each set, if given.
+
+    ``manifest`` is that of the first set; the others agree with it in what training depends on. ``notes`` say what was
+    found out about sets without one.
+    """
+
+    sets: tuple[PackedDataset, ...]
+    weights: tuple[float, ...] | None
+    split: tuple[float, float, float]
+    notes: tuple[str, ...]
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.sets[0].manifest
+
+    def __len__(self) -> int:
+        return sum(map(len, self.sets))
+
+    def __getitem__(self, row: int) -> PackedSequence:
+        dataset, place = self._find(row)
+        return dataset[place]
+
+    @property
+    def num_targets(self) -> NDArray[np.int64]:
+        return np.concatenate([dataset.num_targets for dataset in self.sets])
+
+    @property
+    def num_tokens(self) -> NDArray[np.int64]:
+        return np.concatenate([dataset.num_tokens for dataset in self.sets])
+
+    @property
+    def row_lengths(self) -> NDArray[np.int32]:
+        return np.concatenate([dataset.row_lengths for dataset in self.sets])
+
+    def loss_units(self, reduction: str) -> NDArray[np.int64]:
+        """What the loss of each row counts, int64 ``[rows]``: trained tokens, or samples or packs that have some."""
+        if reduction == "sample":
+            return np.concatenate([_trained_samples(dataset) for dataset in self.sets])
+        return (self.num_targets > 0).astype(np.int64) if reduction == "pack" else self.num_targets
+
+    def costs(self, flops: ModelFlops) -> NDArray[np.float64]:
+        """Operations of each row for a model; samples of a pack that see each other are one piece."""
+        found = []
+        for dataset in self.sets:
+            pieces, rows = dataset.pieces, len(dataset)
+            if dataset.manifest.mask is MaskMode.CAUSAL:
+                found.append(flops.of_rows(np.arange(rows), dataset.num_tokens, dataset.num_targets, rows))
+            else:
+                found.append(flops.of_rows(pieces.row, pieces.length, pieces.num_targets, rows))
+        return np.concatenate(found)
+
+    def pools(self, part: int = 0) -> list[NDArray[np.int64]]:
+        """Rows of each set in a part of the split: 0 to train on, 1 to evaluate on, 2 to leave alone."""
+        starts = np.cumsum([0, *map(len, self.sets)])
+        ranges = (part_of(len(dataset), self.split, part) for dataset in self.sets)
+        return [start + np.arange(*bounds) for start, bounds in zip(starts[:-1], ranges, strict=True)]
+
+    def describe(self, row: int) -> str:
+        """Which samples a row holds: "row 3 (data.jsonl:17, data.jsonl:4)"."""
+        dataset, place = self._find(row)
+        pieces = range(int(dataset.offsets[place]), int(dataset.offsets[place + 1]))
+        keys = [dataset.pieces.key(piece) for piece in pieces]
+        return f"row {place} ({', '.join(keys[:SAMPLES_NAMED])}{', ...' if len(keys) > SAMPLES_NAMED else ''})"
+
+    def digest(self) -> str:
+        """The same for the same rows in the same order."""
+        found = hashlib.sha256(repr((self.weights, self.split)).encode())
+        for dataset in self.sets:
+            files = {name: record.sha256 for name, record in sorted(dataset.manifest.files.items())}
+            found.update(repr((files, len(dataset), dataset.manifest.mask)).encode())
+            for column in (dataset.pieces.length, dataset.pieces.num_targets):
+                found.update(np.ascontiguousarray(column).tobytes())
+        return found.hexdigest()
+
+    def _find(self, row: int) -> tuple[PackedDataset, int]:
+        for dataset in self.sets:
+            if row < len(dataset):
+                return dataset, row
+            row -= len(dataset)
+        raise IndexError(row)
+
+
+def open_data(data: TrainDataOptions, *, end_token_id: int | None = None) -> TrainData:
+    """Open every set of ``--data-path``; SP203 if they do not fit together, SP208 for flags that fit none of them."""
+    paths, weights = parse_data_path(data.data_path)
+    sets = tuple(_open(Path(path), data, end_token_id) for path in paths)
+    _check_same(paths, sets)
+    _check_stage(data, sets[0].manifest)
+    notes = tuple(note for path, dataset in zip(paths, sets, strict=True) for note in _notes(path, dataset))
+    return TrainData(sets, weights, parse_split(data.split), notes)
+
+
+def parse_data_path(words: list[str]) -> tuple[list[str], tuple[float, ...] | None]:
+    """``a b`` -> both, once each an epoch; ``0.3 a 0.7 b`` -> shares of the rows."""
+    weights = [_number(word) for word in words[::2]]
+    if len(words) % 2 or None in weights:
+        if numbers := [word for word in words if _number(word) is not None]:
+            raise ConfigError(
+                "SP208",
+                f"--data-path {' '.join(words)}: {numbers[0]} is a weight without a set, or not every set has one",
+                help="give a weight before every set, as in --data-path 0.3 packs/a 0.7 packs/b, or none at all",
+            )
+        return words, None
+    given = [weight for weight in weights if weight is not None]
+    if min(given) <= 0:
+        raise ConfigError("SP208", f"--data-path: the weight {min(given):g} is not above 0", help="leave that set out")
+    shares = tuple(weight / sum(given) for weight in given)
+    if min(shares) < MIN_SHARE:
+        raise ConfigError(
+            "SP208", f"--data-path: a share of {min(shares):g} is below {MIN_SHARE:g}", help="leave that set out"
+        )
+    return words[1::2], shares
+
+
+def _number(word: str) -> float | None:
+    try:
+        return float(word)
+    except ValueError:
+        return None
+
+
+def _open(prefix: Path, data: TrainDataOptions, end_token_id: int | None) -> PackedDataset:
+    if DataSetPaths.of(prefix).manifest.is_file():
+        return PackedDataset.open(prefix)
+    text = PretrainPaths(prefix).manifest
+    if text.is_file():
+        manifest = Manifest.read(text)
+        if len(manifest.texts) > 1:
+            pairs = " ".join(f"{prefix}_{key}_document" for key in manifest.texts)
+            raise ConfigError(
+                "SP208", f"--data-path {prefix} holds several texts", help=f"name the ones to train on: {pairs}"
+            )
+        key = next(iter(manifest.texts))
+        return _documents(PretrainPaths(prefix).column(key), data, manifest, end_token_id)
+    if (foreign := open_foreign(prefix)) is not None:
+        return foreign
+    for pair in (prefix, prefix.with_name(f"{prefix.name}_text_document")):
+        if idx_path(pair).is_file():
+            if is_pai(IndexedDataset(pair)):
+                found = open_foreign(pair.with_name(pair.name.removesuffix("_text_document")))
+                assert found is not None
+                return found
+            return _documents(pair, data, _manifest_beside(pair), end_token_id)
+    return PackedDataset.open(prefix)  # says what is missing
+
+
+def _manifest_beside(pair: Path) -> Manifest | None:
+    """The manifest of the set a pair belongs to: that of ``out/a`` for ``out/a_text_document``."""
+    for path in pair.parent.glob("*_manifest.json"):
+        prefix = path.name.removesuffix("_manifest.json")
+        if pair.name.startswith(f"{prefix}_") and not prefix.endswith("_packed"):
+            return Manifest.read(path)
+    return None
+
+
+def _documents(pair: Path, data: TrainDataOptions, manifest: Manifest | None, end_token_id: int | None) -> DocumentRows:
+    if data.seq_length is None:
+        raise ConfigError(
+            "SP208", f"{pair} holds documents, which are cut into rows", help="say how long: --seq-length 4096"
+        )
+    return DocumentRows(
+        pair,
+        data.seq_length,
+        isolated=documents_isolated(manifest, data),
+        manifest=manifest,
+        end_token_id=end_token_id,
+    )
+
+
+def _check_same(paths: list[str], sets: tuple[PackedDataset, ...]) -> None:
+    first = sets[0].manifest
+    for path, dataset in zip(paths, sets, strict=True):
+        manifest = dataset.manifest
+        facts = (
+            ("kind", first.kind, manifest.kind),
+            ("mask", first.mask, manifest.mask),
+            ("sequence length", first.seq_length, manifest.seq_length),
+            ("tokenizer", first.tokenizer.fingerprint[:12], manifest.tokenizer.fingerprint[:12]),
+        )
+        for name, wanted, found in facts:
+            if wanted != found:
+                raise ConfigError(
+                    "SP203",
+                    f"--data-path: {paths[0]} and {path} differ in {name}: {wanted} and {found}",
+                    help="make them with the same options to train on both in one run",
+                )
+
+
+def _check_stage(data: TrainDataOptions, manifest: Manifest) -> None:
+    if data.stage is not None and data.stage != manifest.kind:
+        what = "pretraining text" if manifest.kind == "pretrain" else "samples with labels"
+        raise ConfigError(
+            "SP208",
+            f"--stage {data.stage} was given, but the data are {what}",
+            help=f"leave it out, or give --stage {manifest.kind}",
+        )
+    if manifest.kind == "sft" and data.eod_mask_loss is not None:
+        raise ConfigError("SP208", "--eod-mask-loss is for pretraining text", help="leave it out: labels say it")
+
+
+def _notes(path: str, dataset: PackedDataset) -> list[str]:
+    notes = []
+    if isinstance(dataset, ForeignDataset):
+        where = "found by the marks of its writer"
+        if dataset.boundaries_from is not None:
+            where = f"read from {dataset.boundaries_from}, where an earlier run put them"
+        notes.append(f"{path} has no manifest: boundaries of {len(dataset.pieces):,} samples {where}")
+    if isinstance(dataset, DocumentRows):
+        where = "the document index" if dataset.boundaries_from_index else "end tokens, as the index has one document"
+        notes.append(f"{path}: {dataset.num_documents:,} documents, their ends from {where}")
+    if not dataset.manifest.tokenizer.fingerprint:
+        notes.append(f"{path} does not say which tokenizer it was made with, so that could not be checked")
+    return notes
+
+
+def _trained_samples(dataset: PackedDataset) -> NDArray[np.int64]:
+    trained = dataset.pieces.num_targets > 0
+    return np.bincount(dataset.pieces.row[trained], minlength=len(dataset)).astype(np.int64)

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seqpack.core.errors import ConfigError
+from seqpack.runtime.parallel import ParallelPlan
+from seqpack.runtime.ranks import Ranks, ranks_of
+
+
+@given(shard=st.integers(1, 16), replicate=st.integers(1, 8))
+def test_degrees_multiply_to_the_processes(shard: int, replicate: int) -> None:
+    plan = ParallelPlan.of(shard * replicate, dp_replicate=replicate)
+    assert (plan.dp_shard, plan.dp_replicate, plan.world_size, plan.dp) == (
+        shard,
+        replicate,
+        shard * replicate,
+        shard * replicate,
+    )
+
+
+def test_what_does_not_divide() -> None:
+    with pytest.raises(ConfigError, match="4 processes cannot be divided by --dp-replicate 3") as raised:
+        ParallelPlan.of(4, dp_replicate=3)
+    assert raised.value.code == "SP601"
+
+
+@pytest.mark.parametrize("axis", ["cp", "tp", "pp"])
+def test_what_is_not_there_yet_is_refused(axis: str) -> None:
+    with pytest.raises(ConfigError, match=f"--{axis} 2 is not there yet") as raised:
+        ParallelPlan.of(4, **{axis: 2})
+    assert raised.value.code == "SP602"
+
+
+def test_in_words() -> None:
+    assert str(ParallelPlan()) == "one process"
+    assert str(ParallelPlan.of(8, dp_replicate=2)) == "dp 4 · dp_replicate 2"
+
+
+def test_ranks_come_from_what_torchrun_sets() -> None:
+    assert ranks_of({}) == Ranks(0, 1)
+    assert ranks_of({"RANK": "1", "WORLD_SIZE": "3"}) == Ranks(1, 3)
+    for rank, size in (("3", "3"), ("-1", "3"), ("a", "3")):
+        with pytest.raises(ConfigError) as raised:
+            ranks_of({"RANK": rank, "WORLD_SIZE": size})
+        assert raised.value.code == "SP601"
