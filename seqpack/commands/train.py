@@ -15,6 +15,7 @@ from seqpack.options.resolved import Resolved
 from seqpack.options.train import LoraOptions, ModelOptions, ParallelOptions, RunOptions, TrainDataOptions, TrainOptions
 
 if TYPE_CHECKING:
+    from seqpack.hooks.component import Component
     from seqpack.hooks.specs import MetricSink
     from seqpack.report.console import Console
     from seqpack.train.plan import TrainPlan
@@ -43,6 +44,7 @@ def train(
       seqpack train out/alpaca --model models/Qwen2.5-0.5B --save runs/alpaca --nproc 4 --save-interval 100
     """
     require_training_packages("training")
+    sinks = _sinks(run)
     launches = parallel.nproc is not None and "RANK" not in os.environ
     if launches and not run.dry_run:
         sys.exit(_launch(parallel.nproc or 1, run))
@@ -63,14 +65,16 @@ def train(
         return
     if ranks.first:
         _record(resolved, run.save)
-    result = _run(plan, summary, run, console)
+    result = _run(plan, summary, run, console, sinks)
     if ranks.first:
         _draw(run.save)
         show_result(console, result)
         console.result({"dry_run": False, "plan": summary.as_dict(), "result": result.as_dict()})
 
 
-def _run(plan: TrainPlan, summary: RunSummary, run: RunOptions, console: Console) -> TrainResult:
+def _run(
+    plan: TrainPlan, summary: RunSummary, run: RunOptions, console: Console, metrics: list[Component[MetricSink]]
+) -> TrainResult:
     """The run itself; asked to stop, it ends with exit code 130 or 143 and the command to go on with."""
     from seqpack.report.training import TrainReporter
     from seqpack.runtime.ranks import joined
@@ -82,7 +86,9 @@ def _run(plan: TrainPlan, summary: RunSummary, run: RunOptions, console: Console
             joined(plan.ranks, plan.backend.device.type),
             TrainReporter(console, summary, log_interval=run.log_interval) as reporter,
         ):
-            sinks = [reporter, *_sinks(run, summary)] if plan.ranks.first else []
+            sinks: list[MetricSink] = []
+            if plan.ranks.first:
+                sinks = [reporter, *(component.create(run.save, summary.as_dict()) for component in metrics)]
             result = execute(plan, sinks=sinks)
             for sink in sinks:
                 sink.close()
@@ -102,12 +108,11 @@ def _launch(num_processes: int, run: RunOptions) -> int:
     return launch(sys.argv[1:], num_processes, run.save / "logs")
 
 
-def _sinks(run: RunOptions, summary: RunSummary) -> list[MetricSink]:
-    """The metric sinks of ``--metrics``; SP002 for a name that no plugin has."""
+def _sinks(run: RunOptions) -> list[Component[MetricSink]]:
+    """What ``--metrics`` names; SP002 for a name that no plugin has."""
     from seqpack.hooks.host import plugin_host
 
-    found = [plugin_host().metric_sink(name) for name in run.metrics]
-    return [component.create(run.save, summary.as_dict()) for component in found]
+    return [plugin_host().metric_sink(name) for name in run.metrics]
 
 
 def _draw(save: Path) -> None:

@@ -205,13 +205,15 @@ class PackedSequence:
     """One row of a data set: samples side by side, then ``num_padding`` padding tokens.
 
     ``input_ids`` and aligned ``labels`` are int32 ``[length]``; ``cu_seqlens`` int32 starts at 0, strictly rises and
-    ends at ``length``, padding (if any) being its last segment.
+    ends at ``length``, padding (if any) being its last segment. Where samples are aligned, ``real_lengths`` (int32
+    ``[samples]``) are their tokens without the padding behind each that aligns the next; else it is None.
     """
 
     input_ids: NDArray[np.int32]
     labels: NDArray[np.int32]
     cu_seqlens: NDArray[np.int32]
     num_padding: int
+    real_lengths: NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
         assert len(self.input_ids) == len(self.labels) == self.cu_seqlens[-1]
@@ -223,3 +225,15 @@ class PackedSequence:
     @property
     def num_samples(self) -> int:
         return len(self.cu_seqlens) - 1 - (self.num_padding > 0)
+
+    @property
+    def is_real(self) -> NDArray[np.bool_]:
+        """False at padding, behind the samples and between them; bool ``[length]``."""
+        if self.real_lengths is None:
+            return np.arange(len(self)) < len(self) - self.num_padding
+        lengths = np.zeros(len(self.cu_seqlens) - 1, np.int64)
+        lengths[: self.num_samples] = self.real_lengths
+        taken = np.diff(self.cu_seqlens)
+        within = np.arange(len(self)) - np.repeat(self.cu_seqlens[:-1], taken)
+        real: NDArray[np.bool_] = within < np.repeat(lengths, taken)
+        return real

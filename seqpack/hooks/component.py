@@ -92,9 +92,10 @@ class Registry(Generic[T]):
         if name in self._by_name:
             return self._by_name[name]
         lost = ", ".join(failed_plugins)
+        known = ", ".join(component.name for component in self)
         hints = (
             did_you_mean(name, self._by_name),
-            f"known: {', '.join(component.name for component in self)}",
+            f"known: {known}" if known else f"no plugin with a {self.kind} is installed (see: seqpack plugins)",
             f"not loaded: {lost} (see: seqpack plugins)" if lost else "",
         )
         raise ConfigError("SP002", f"no {self.kind} {name!r}", help="; ".join(hint for hint in hints if hint))

@@ -280,7 +280,8 @@ class PackedDataset:
         num_padding = len(input_ids) - int(ends[-1])
         tail = [len(input_ids)] if num_padding else []
         cu_seqlens = np.concatenate([[0], ends, tail]).astype(np.int32)
-        return PackedSequence(input_ids, labels, cu_seqlens, num_padding)
+        real_lengths = lengths if self.manifest.align > 1 else None
+        return PackedSequence(input_ids, labels, cu_seqlens, num_padding, real_lengths)
 
     @property
     def row_lengths(self) -> NDArray[np.int32]:

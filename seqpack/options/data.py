@@ -199,8 +199,14 @@ class StrategyOptions:
     seed: int = option(1234, "Seed of everything random.", min=0)
 
     def check(self) -> None:
-        """ConfigError if two flags ask for different masks."""
-        _ = self.mask_mode
+        """ConfigError SP031 if two flags ask for different masks, or samples would attend to padding between them."""
+        if self.mask_mode is MaskMode.CAUSAL and self.align > 1:
+            raise ConfigError(
+                "SP031",
+                f"--align {self.align} puts padding between samples, to which those behind would attend under the "
+                "lower-triangular mask",
+                help="add --neat-pack, or leave --align out",
+            )
 
     @property
     def planning(self) -> dict[str, Any]:

@@ -81,7 +81,9 @@ def load_lengths(path: Path) -> Integers:
         raise DataError("SP101", f"{path} is missing", help="check --lengths") from error
     except (OSError, ValueError, EOFError) as error:
         raise FormatError(
-            "SP105", f"{path} is not an array of numpy: {error}", help="save it as np.save(file, np.array(lengths))"
+            "SP105",
+            f"{path} is not an array of numbers that numpy saved",
+            help="save it as np.save(file, np.array(lengths))",
         ) from error
     if not isinstance(lengths, np.ndarray):
         raise FormatError("SP105", f"{path} is not a single array", help="save it as np.save(file, lengths)")

@@ -96,7 +96,8 @@ def _fit(source: PackedDataset, repack: RepackOptions) -> tuple[NDArray[np.int64
             "SP108",
             f"{len(too_long):,} samples do not fit --seq-length {repack.seq_length:,}; the longest, "
             f"{pieces.key(worst)}, has {pieces.length[worst]:,} tokens",
-            help="raise it, choose --on-overlong drop, or run seqpack preprocess, which can truncate inside the texts",
+            help="raise it, choose --on-overlong drop or split, or run seqpack preprocess, which can truncate inside "
+            "the texts",
         )
     if len(too_long) > repack.max_drop * len(pieces):
         raise DataLossError(

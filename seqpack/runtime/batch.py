@@ -28,8 +28,8 @@ class Batch:
     """One micro-batch: int64 tensors ``[1, T]``; the boundaries stay on the host.
 
     ``labels`` are those of the *next* token, shifted inside samples. ``segments`` are what attention keeps apart: the
-    samples, or whole packs where samples of a pack may see each other; padding is always a segment of its own, and
-    ``is_real`` (bool ``[1, T]``) is false there.
+    samples, or whole packs where samples of a pack may see each other; padding at the end is a segment of its own.
+    ``is_real`` (bool ``[1, T]``) is false at padding, also at that which aligns samples.
     ``loss_weights`` (float64 ``[1, T]``) are 1 / trained tokens of the sample or pack of a token, or None where every
     token counts the same; they add up to ``loss_units``, the tokens, samples or packs that the loss sums over.
     ``num_tokens`` counts real tokens, ``num_targets`` those that enter the loss.
@@ -84,8 +84,8 @@ def collate(
     trained = labels != IGNORE_INDEX
     weights, loss_units = _loss_weights(rows, trained, reduction)
     cu_seqlens = cu_seqlens_from_lengths(np.concatenate([_attended_lengths(row, mask) for row in rows]))
-    num_padding = sum(row.num_padding for row in rows)
-    is_real = np.concatenate([np.arange(len(row)) < len(row) - row.num_padding for row in rows])
+    is_real = np.concatenate([row.is_real for row in rows])
+    num_tokens = int(np.count_nonzero(is_real))
     return Batch(
         input_ids=_tensor(np.concatenate([row.input_ids for row in rows])),
         labels=_tensor(labels),
@@ -95,8 +95,8 @@ def collate(
         segments=Segments(cu_seqlens),
         loss_units=loss_units,
         num_targets=int(np.count_nonzero(trained)),
-        num_tokens=len(labels) - num_padding,
-        num_padding=num_padding,
+        num_tokens=num_tokens,
+        num_padding=len(labels) - num_tokens,
     )
 
 
@@ -107,7 +107,8 @@ def pad_row(row: PackedSequence, length: int, pad_token_id: int) -> PackedSequen
     if missing == 0:
         return row
     cu_seqlens = row.cu_seqlens[:-1] if row.num_padding else row.cu_seqlens
-    return PackedSequence(
+    return replace(
+        row,
         input_ids=np.concatenate([row.input_ids, np.full(missing, pad_token_id, np.int32)]),
         labels=np.concatenate([row.labels, np.full(missing, IGNORE_INDEX, np.int32)]),
         cu_seqlens=np.append(cu_seqlens, np.int32(length)),

@@ -58,3 +58,10 @@ def test_two_processes_on_the_command_line(packed: Path, tmp_path: Path) -> None
     assert steps(tmp_path / "run") == [1, 2, 3]
     assert (tmp_path / "run" / "model" / "config.json").is_file()
     assert (tmp_path / "run" / "logs" / "rank-1.log").read_text() == ""
+
+
+def test_a_metric_sink_that_is_not_installed(cli, packed: Path, tmp_path: Path) -> None:
+    outcome = cli("train", packed, "--model", "tiny:qwen2", "--metrics", "tensorbord", "--save", tmp_path / "run")
+    assert outcome.code == 2 and outcome.out == ""
+    assert "no metric sink 'tensorbord'" in outcome.err and "no plugin with a metric sink is installed" in outcome.err
+    assert not (tmp_path / "run").exists()

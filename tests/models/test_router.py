@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
-from seqpack.core.types import MaskMode
+from seqpack.core.types import IGNORE_INDEX, MaskMode, PackedSequence
 from seqpack.models.router import load_balancing_loss
 from seqpack.runtime.batch import collate
 
@@ -41,6 +42,20 @@ def test_padding_changes_nothing(save_model: SaveModel, make_row: MakeRow, famil
     assert padded.item() == pytest.approx(plain.item(), rel=1e-9)
     for name, gradient in ours.items():
         assert (gradient - wanted[name]).abs().max() < 1e-7, name  # the router loss is computed in float32
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
+def test_padding_that_aligns_samples_changes_nothing(save_model: SaveModel, make_row: MakeRow, family: str) -> None:
+    directory = save_model(family, output_router_logits=True, router_aux_loss_coef=0.5)
+    row = make_row([9, 4, 8], seed=1)
+    spread = np.r_[0:9, 16:20, 24:32]  # as --align 8 places them
+    input_ids, labels = np.zeros(32, np.int32), np.full(32, IGNORE_INDEX, np.int32)
+    input_ids[spread], labels[spread] = row.input_ids, row.labels
+    aligned = PackedSequence(input_ids, labels, np.array([0, 16, 24, 32], np.int32), 0, np.array([9, 4, 8], np.int32))
+    batch = collate([aligned], MaskMode.BLOCK_CAUSAL)
+    assert (batch.num_tokens, batch.num_padding, batch.is_real[0].nonzero().flatten().tolist()) == (21, 11, [*spread])
+    losses = [load(directory)(collate([each], MaskMode.BLOCK_CAUSAL)).item() for each in (row, aligned)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-9)
 
 
 def test_it_is_part_of_the_loss_only_if_the_configuration_asks(save_model: SaveModel, make_row: MakeRow) -> None:

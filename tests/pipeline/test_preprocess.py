@@ -131,6 +131,7 @@ def test_aligned_samples_begin_at_multiples_and_are_counted(runs, alpaca):
     plain, aligned = runs.open("plain"), runs.open("aligned")
     assert made.manifest.packing == {"align": 16, "max_docs": None, "pack_window": None, "on_overlong": "truncate"}
     assert made.ledger.padding == 128 * len(aligned) - plain.num_tokens.sum()
+    assert [int(row.is_real.sum()) for row in aligned] == aligned.num_tokens.tolist()
     mask = IndexedDataset(made.paths.column("attention_mask"))
     for row, packed in enumerate(aligned):
         assert (packed.cu_seqlens % 16 == 0).all()
@@ -162,6 +163,9 @@ def test_a_mask_implies_packing(runs, alpaca, mask, mode):
 def test_limits_are_refused_before_anything_is_read(runs, alpaca):
     with pytest.raises(ConfigError, match="multiple of --align"):
         runs.preprocess(alpaca, seq_length=100, neat_pack=True, align=16)
+    with pytest.raises(ConfigError, match="--align 16 puts padding between samples") as caught:
+        runs.preprocess(alpaca, seq_length=128, pack=True, align=16)
+    assert caught.value.code == "SP031"
     with pytest.raises(ConfigError, match="--on-overlong would do nothing"):
         runs.preprocess(alpaca, seq_length=100, neat_pack=True, strategy="wrapped", on_overlong="drop")
 
