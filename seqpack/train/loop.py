@@ -111,7 +111,6 @@ def train(
     Raises ``ConfigError`` SP204 at the first loss or gradient that is not finite; the model is then as it was before
     that step. With ``saving``, Ctrl-C and SIGTERM save and raise ``RunStopped``.
     """
-    started = time.perf_counter()
     history = list(progress.history)
     num_steps = len(trainer.schedule)
     with StopRequest() if saving else _Never() as stop:
@@ -125,7 +124,7 @@ def train(
                 sink.log(metrics.step, values)
             if saving is not None:
                 _save(saving, metrics.step, num_steps, signum)
-    return _result(history, num_steps, time.perf_counter() - started, trainer.backend)
+    return _result(history, num_steps, trainer.backend)
 
 
 def accumulate_gradients(
@@ -255,7 +254,7 @@ def _check_finite(trainer: Trainer, step: Step, loss: float, norm: float, lr: fl
     )
 
 
-def _result(history: Sequence[StepMetrics], num_steps: int, seconds: float, backend: DeviceBackend) -> TrainResult:
+def _result(history: Sequence[StepMetrics], num_steps: int, backend: DeviceBackend) -> TrainResult:
     window = min(LOSS_WINDOW, -(-len(history) // 2))
     return TrainResult(
         num_steps=num_steps,
@@ -264,7 +263,7 @@ def _result(history: Sequence[StepMetrics], num_steps: int, seconds: float, back
         num_tokens=sum(metrics.num_tokens for metrics in history),
         num_targets=sum(metrics.num_targets for metrics in history),
         num_padding=sum(metrics.num_padding for metrics in history),
-        seconds=seconds,
+        seconds=sum(metrics.seconds for metrics in history),
         peak_memory=backend.peak_memory(),
     )
 

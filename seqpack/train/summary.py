@@ -46,7 +46,9 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """A finished run. ``first_loss`` and ``last_loss`` are means over a few steps; speeds count real tokens."""
+    """A finished run. ``first_loss`` and ``last_loss`` are means over a few steps. ``seconds`` are those of all
+    steps, also of those before a resume; speeds count real tokens.
+    """
 
     num_steps: int
     first_loss: float

@@ -90,7 +90,7 @@ def test_resuming_a_finished_run_takes_no_step(write_dataset: WriteDataset, tmp_
     before = losses(run)
     again = execute(plan(data, run, resume=run, save_interval=4, **STEPS))
     assert losses(run) == before
-    assert (again.num_steps, again.last_loss) == (first.num_steps, first.last_loss)
+    assert (again.num_steps, again.last_loss, again.seconds) == (first.num_steps, first.last_loss, first.seconds)
     assert sorted(path.name for path in run.glob("step-*")) == ["step-11", "step-4", "step-8"]
 
 
