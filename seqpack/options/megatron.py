@@ -72,7 +72,6 @@ class MegatronOptions:
 
     use_mcore_models: bool = _switch(_KERNELS)
     transformer_impl: str | None = _value(_KERNELS)
-    spec: list[str] = option([], _CONFIG, hidden=True)
     shape_order: str | None = _value(_KERNELS)
     use_flash_attn: bool = _switch(_KERNELS)
     use_rotary_position_embeddings: bool = _switch(_KERNELS)
@@ -169,6 +168,7 @@ class MegatronOptions:
     initial_loss_scale: float | None = _value("bfloat16 needs no loss scale")
     init_method_std: float | None = _value(_CONFIG)
 
+    spec: list[str] = option([], _CONFIG, hidden=True)
     disable_bias_linear: bool = _switch(_CONFIG)
     add_dense_bias: bool = _switch(_CONFIG)
     add_output_layer_bias: bool = _switch(_CONFIG)
