@@ -499,6 +499,12 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "Context, tensor and pipeline parallel training are planned.",
         "Leave the flag out: with several processes, each holds a part of the model and reads rows of its own.",
     ),
+    "SP610": Diagnostic(
+        "the model cannot be shared out like this",
+        "Heads, features, experts, layers or micro-batches do not divide among the processes that were asked for, or "
+        "it is not known which weights of the family do what.",
+        "Choose the degrees so that they divide what the message names.",
+    ),
     "SP603": Diagnostic(
         "another process of the run failed",
         "One rank ended, so that the others could not go on; they were ended too.",

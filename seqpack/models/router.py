@@ -16,9 +16,24 @@ def load_balancing_loss(
     many equal tokens. The share of assignments has no gradient, the mean probability has; both are taken over all
     layers together, as transformers does.
     """
-    logits_RE = torch.cat([logits[is_real_T].float() for logits in router_logits])
-    probabilities_RE = logits_RE.softmax(-1)
+    each_L3E = torch.stack([routing_sums(logits, experts_per_token, is_real_T) for logits in router_logits])
+    return loss_of_sums(each_L3E.sum(0))
+
+
+def routing_sums(logits_TE: torch.Tensor, experts_per_token: int, is_real_T: torch.Tensor) -> torch.Tensor:
+    """What one layer adds to the loss, ``[3, E]``: assignments, probabilities, and real tokens in every column.
+
+    Sums of layers are the sums of the model, so that layers may lie on several ranks.
+    """
+    real_RE = logits_TE[is_real_T]
+    probabilities_RE = real_RE.to(torch.promote_types(real_RE.dtype, torch.float32)).softmax(-1)
     chosen_RC = probabilities_RE.topk(experts_per_token, dim=-1).indices
-    counts_E = torch.bincount(chosen_RC.flatten(), minlength=logits_RE.shape[1])
-    share_E = counts_E.to(logits_RE.dtype) / len(logits_RE)
-    return (share_E * probabilities_RE.mean(0)).sum() * logits_RE.shape[1]
+    counts_E = torch.bincount(chosen_RC.flatten(), minlength=logits_TE.shape[1])
+    tokens_E = torch.full_like(counts_E, len(real_RE))
+    return torch.stack([counts_E.to(probabilities_RE), probabilities_RE.sum(0), tokens_E.to(probabilities_RE)])
+
+
+def loss_of_sums(sums_3E: torch.Tensor) -> torch.Tensor:
+    """The loss from the sums of all layers; see ``load_balancing_loss``."""
+    counts_E, probabilities_E, tokens_E = sums_3E.unbind()
+    return (counts_E * probabilities_E / tokens_E**2).sum() * len(counts_E)

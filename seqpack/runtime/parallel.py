@@ -28,27 +28,30 @@ class RowShare:
 
 @dataclass(frozen=True, slots=True)
 class ParallelPlan:
-    """Degrees whose product is the number of processes. ``dp_shard`` ranks hold one copy of the model in pieces."""
+    """Degrees whose product is the number of processes. ``dp_shard`` ranks hold one copy of the model in pieces.
+
+    ``ep`` of the ``dp_shard`` ranks, neighbours among them, spread the experts of a layer and send each other tokens.
+    """
 
     dp_replicate: int = 1
     dp_shard: int = 1
     cp: int = 1
     tp: int = 1
     pp: int = 1
+    ep: int = 1
 
     @classmethod
-    def of(cls, world_size: int, *, dp_replicate: int = 1, cp: int = 1, tp: int = 1, pp: int = 1) -> ParallelPlan:
+    def of(
+        cls, world_size: int, *, dp_replicate: int = 1, cp: int = 1, tp: int = 1, pp: int = 1, ep: int = 1
+    ) -> ParallelPlan:
         """``dp_shard`` is what the other degrees leave; SP601 if they do not divide ``world_size``.
 
-        Context, tensor and pipeline parallelism are refused for now.
+        Context parallelism is refused for now.
         """
-        for flag, degree in (("--cp", cp), ("--tp", tp), ("--pp", pp)):
-            if degree > 1:
-                raise ConfigError(
-                    "SP602",
-                    f"{flag} {degree} is not there yet",
-                    help="leave it out: data parallel ranks share the model",
-                )
+        if cp > 1:
+            raise ConfigError(
+                "SP602", f"--cp {cp} is not there yet", help="leave it out: data parallel ranks share the model"
+            )
         fixed = dp_replicate * cp * tp * pp
         if world_size % fixed:
             raise ConfigError(
@@ -57,7 +60,15 @@ class ParallelPlan:
                 f"x --pp {pp}",
                 help="start another number of processes, or change one of these",
             )
-        return cls(dp_replicate, world_size // fixed, cp, tp, pp)
+        dp_shard = world_size // fixed
+        if dp_shard % ep:
+            raise ConfigError(
+                "SP601",
+                f"--ep {ep}: experts are spread over data parallel processes, and {dp_shard} of them, which the other "
+                "degrees leave, cannot be divided by it",
+                help="start another number of processes, or change --ep",
+            )
+        return cls(dp_replicate, dp_shard, cp, tp, pp, ep)
 
     @property
     def world_size(self) -> int:
@@ -81,8 +92,12 @@ class ParallelPlan:
         shape = (self.pp, self.dp_replicate, self.dp_shard, self.cp, self.tp)
         return init_device_mesh(device_type, shape, mesh_dim_names=AXES)
 
+    def experts_mesh(self, mesh: DeviceMesh) -> DeviceMesh:
+        """The same ranks with ``dp_shard`` as ``dp_outer`` x ``ep``; every rank calls it, once."""
+        return mesh._unflatten("dp_shard", (self.dp_shard // self.ep, self.ep), ("dp_outer", "ep"))
+
     def __str__(self) -> str:
         degrees = [(f"dp {self.dp_shard}", self.dp_shard)] + [
-            (f"{name} {getattr(self, name)}", getattr(self, name)) for name in ("dp_replicate", "cp", "tp", "pp")
+            (f"{name} {getattr(self, name)}", getattr(self, name)) for name in ("dp_replicate", "ep", "cp", "tp", "pp")
         ]
         return " · ".join(text for text, degree in degrees if degree > 1) or "one process"

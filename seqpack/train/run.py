@@ -20,6 +20,7 @@ from seqpack.models.recompute import recompute
 from seqpack.options.train import (
     TrainOptions,
 )
+from seqpack.train.assemble import assemble
 from seqpack.train.checkpoint import save_adapter, save_hf
 from seqpack.train.checks import (
     ADAPTER_FOLDER,
@@ -32,9 +33,10 @@ from seqpack.train.loop import Progress, Saving, Trainer, train
 from seqpack.train.loss import chunked_cross_entropy
 from seqpack.train.metrics import JsonlSink, read_metrics
 from seqpack.train.optim import Optimizer, learning_rate
+from seqpack.train.pipeline import PipelineLM, whole_state
 from seqpack.train.plan import TrainPlan
 from seqpack.train.run_state import RunState, quiet
-from seqpack.train.sharding import full_state, shard, weight_dtype
+from seqpack.train.sharding import full_state, weight_dtype
 from seqpack.train.summary import TrainResult
 
 if TYPE_CHECKING:
@@ -88,7 +90,7 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
     return replace(result, model_path=str(save / plan.result_folder))
 
 
-def _model(plan: TrainPlan) -> PackedLM:
+def _model(plan: TrainPlan) -> PackedLM | PipelineLM:
     dtype: torch.dtype = getattr(torch, plan.dtype)
     sharded = plan.ranks.size > 1
     hf_model = build_model(
@@ -97,18 +99,18 @@ def _model(plan: TrainPlan) -> PackedLM:
     if plan.lora is not None:
         add_lora(hf_model, plan.lora)
     recompute(hf_model, plan.training.recompute_granularity)
-    model = PackedLM(hf_model, plan.attention.load(), chunked_cross_entropy)
-    if sharded:
-        shard(model, plan.parallel, plan.parallel.mesh(plan.backend.device.type), dtype)
-    return model
+    if not sharded:
+        return PackedLM(hf_model, plan.attention.load(), chunked_cross_entropy)
+    mesh = plan.parallel.mesh(plan.backend.device.type)
+    return assemble(hf_model, plan.attention.load(), plan.parallel, plan.cut, plan.num_micro_batches, mesh, dtype)
 
 
-def _adapter_size(plan: TrainPlan, model: PackedLM) -> int:
+def _adapter_size(plan: TrainPlan, model: PackedLM | PipelineLM) -> int:
     """Weights that LoRA added; 0 without it."""
     return 0 if plan.lora is None else sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
 
 
-def _export(plan: TrainPlan, model: PackedLM) -> None:
+def _export(plan: TrainPlan, model: PackedLM | PipelineLM) -> None:
     """Write the model as a Hugging Face directory: rank 0 does, with the pieces of all."""
     folder = plan.run.save / plan.result_folder
     if plan.lora is not None:
@@ -117,9 +119,16 @@ def _export(plan: TrainPlan, model: PackedLM) -> None:
     if plan.ranks.size == 1:
         save_hf(model.model, folder, plan.tokenizer_dir)
         return
-    weights = full_state(model.model, getattr(torch, plan.dtype), keep=plan.ranks.first)
+    dtype: torch.dtype = getattr(torch, plan.dtype)
+    if isinstance(model, PipelineLM):
+        weights = whole_state(model, dtype, keep=plan.ranks.first)
+        with torch.device("meta"):
+            hf_model = model.kind._from_config(model.config)
+    else:
+        hf_model = model.model
+        weights = full_state(hf_model, dtype, keep=plan.ranks.first)
     if plan.ranks.first:
-        save_hf(model.model, folder, plan.tokenizer_dir, weights=weights)
+        save_hf(hf_model, folder, plan.tokenizer_dir, weights=weights)
     plan.ranks.wait()
 
 
@@ -177,13 +186,15 @@ def _reader(plan: TrainPlan) -> BatchReader:
     )
 
 
-def _optimizer(model: PackedLM, training: TrainOptions) -> Optimizer:
+def _optimizer(model: PackedLM | PipelineLM, training: TrainOptions) -> Optimizer:
     return Optimizer(
         model.named_parameters(),
         betas=(training.adam_beta1, training.adam_beta2),
         eps=training.adam_eps,
         weight_decay=training.weight_decay,
         clip_grad=training.clip_grad,
+        stages=model.pp_group if isinstance(model, PipelineLM) else None,
+        copies=model.copies if isinstance(model, PipelineLM) else (),
     )
 
 

@@ -16,7 +16,6 @@ from torch.distributed.tensor import DTensor
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-    from seqpack.models.packed import PackedLM
     from seqpack.runtime.parallel import ParallelPlan
 
 
@@ -25,15 +24,27 @@ def weight_dtype(dtype: torch.dtype, *, sharded: bool) -> torch.dtype:
     return torch.float32 if sharded and dtype.itemsize < torch.float32.itemsize else dtype
 
 
-def shard(model: PackedLM, plan: ParallelPlan, mesh: DeviceMesh, dtype: torch.dtype) -> None:
+def shard(
+    model: torch.nn.Module,
+    plan: ParallelPlan,
+    mesh: DeviceMesh,
+    dtype: torch.dtype,
+    experts_mesh: DeviceMesh | None = None,
+) -> None:
     """Shard ``model`` in place over the data-parallel axes: each layer by itself, the rest with the root.
 
-    Embedding and output layer stay gathered through a step: the loss reads the output weight outside its module.
+    Embedding and output layer stay gathered through a step: the loss reads the output weight outside its module. So
+    does a whole pipeline stage, which is asked for many micro-batches in turn. Experts that are spread over ranks, on
+    ``experts_mesh``, are sharded over the ranks that have the same.
     """
-    axes = ("dp_replicate", "dp_shard") if plan.dp_replicate > 1 else ("dp_shard",)
+    replicate = ("dp_replicate",) if plan.dp_replicate > 1 else ()
     narrow = dtype.itemsize < torch.float32.itemsize
     policy = MixedPrecisionPolicy(dtype, torch.float32, cast_forward_inputs=False) if narrow else MixedPrecisionPolicy()
-    settings: dict[str, Any] = {"mesh": mesh[axes], "mp_policy": policy}
+    settings: dict[str, Any] = {"mp_policy": policy, "reshard_after_forward": plan.pp == 1}
+    if experts_mesh is not None:
+        for module in [module for module in model.modules() if "gate_up_proj" in module._parameters]:
+            fully_shard(module, mesh=experts_mesh[(*replicate, "dp_outer")], **settings)
+    settings["mesh"] = mesh[(*replicate, "dp_shard")]
     for layer in layers_of(model):
         fully_shard(layer, **settings)
     fully_shard(model, **settings)
@@ -43,9 +54,13 @@ def shard(model: PackedLM, plan: ParallelPlan, mesh: DeviceMesh, dtype: torch.dt
             module.set_force_sum_reduction_for_comms(True)
 
 
-def layers_of(model: PackedLM) -> list[torch.nn.Module]:
-    """The repeated layers: the longest list of modules in the model."""
-    lists = [list(module) for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
+def layers_of(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The repeated layers: the longest list of modules in the model, or that of a pipeline stage."""
+    lists = [
+        list(module.children())
+        for module in model.modules()
+        if isinstance(module, torch.nn.ModuleList | torch.nn.ModuleDict)
+    ]
     return max(lists, key=len, default=[])
 
 
