@@ -10,13 +10,10 @@ from seqpack.attention.contract import AttentionBackend, AttentionNeeds, select_
 from seqpack.attention.cpu import cpu_flash_attention
 from seqpack.attention.registry import BUILTIN_BACKENDS
 from seqpack.core.errors import ConfigError
-from seqpack.models.expert_parallel import check_expert_parallel
 from seqpack.models.load import ModelSpec, resolve_model
 from seqpack.models.lora import LoraSettings
 from seqpack.models.self_check import self_check
-from seqpack.models.stages import PipelineCut, cut_pipeline
-from seqpack.models.tensor_parallel import check_tensor_parallel
-from seqpack.options.check import refuse_idle
+from seqpack.models.stages import PipelineCut
 from seqpack.options.train import (
     DEFAULT_EPOCHS,
     LoraOptions,
@@ -40,7 +37,8 @@ from seqpack.train.checks import (
     resolve_tokenizer,
 )
 from seqpack.train.data import TrainData, open_data
-from seqpack.train.flops import ModelFlops, costs_of_layers
+from seqpack.train.flops import ModelFlops
+from seqpack.train.layout import cut_model
 from seqpack.train.loader import RowSchedule
 from seqpack.train.loop import Evaluation
 from seqpack.train.loss import chunked_cross_entropy
@@ -191,7 +189,7 @@ def prepare(
         eos_token_id=manifest.tokenizer.eos_token_id,
         pad_token_id=manifest.tokenizer.pad_token_id,
     )
-    cut = _cut(parallel or ParallelOptions(), spec, parallel_plan, lora)
+    cut = cut_model(spec.config, parallel_plan, parallel or ParallelOptions(), training, lora or LoraOptions())
     if not spec.tested:
         self_check(spec.config, cpu_flash_attention, chunked_cross_entropy)
     costs = dataset.costs(ModelFlops.of(spec.config)) if ranks.size > 1 else None
@@ -252,34 +250,6 @@ def _parallel(options: ParallelOptions, ranks: Ranks) -> ParallelPlan:
         tp=options.tensor_model_parallel_size,
         pp=options.pipeline_model_parallel_size,
         ep=options.expert_model_parallel_size,
-    )
-
-
-def _cut(options: ParallelOptions, spec: ModelSpec, plan: ParallelPlan, lora: LoraOptions | None) -> PipelineCut | None:
-    """Whether this model can be laid out like that; the stages, or None without a pipeline."""
-    check_tensor_parallel(spec.config, plan.tp)
-    check_expert_parallel(spec.config, plan.ep, plan.tp)
-    if lora is not None and lora.lora_r is not None and plan.tp * plan.pp * plan.ep > 1:
-        raise ConfigError(
-            "SP602",
-            "--lora-r is not there yet together with --tp, --pp or --ep",
-            help="leave one of them out: data parallel processes train adapters",
-        )
-    if plan.pp == 1:
-        refuse_idle(
-            options,
-            ("num_layers_per_virtual_pipeline_stage", "num_layer_list", "pipeline_schedule"),
-            because="there is no pipeline",
-            help="add --pipeline-model-parallel-size, or leave it out",
-        )
-        return None
-    return cut_pipeline(
-        spec.config,
-        plan.pp,
-        costs_of_layers(spec.config),
-        schedule=options.pipeline_schedule,
-        layers_per_stage=options.num_layers_per_virtual_pipeline_stage,
-        layer_list=options.num_layer_list,
     )
 
 
