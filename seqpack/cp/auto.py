@@ -1,4 +1,7 @@
-"""``auto``: every plan of a batch is priced from its boundaries, and the cheapest is taken."""
+"""``auto``: every plan of a batch is priced from its boundaries, and the cheapest is taken.
+
+The ranks do not talk about it: each comes to the same choice from the same boundaries.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from seqpack.cp.protocol import Algorithm, ContextPlan
+
+
+EVEN = 1.25
+"""Most work of a rank over the mean up to which an offer counts as even."""
+WORTH = 1.5
+"""How much longer an even offer may take than the cheapest one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,5 +41,13 @@ def offers(
 
 
 def cheapest(found: Mapping[str, Offer]) -> str:
-    """The name of the offer that takes least time; of equal ones the first."""
-    return min(found, key=lambda name: found[name].price.seconds)
+    """The name of the offer that takes least time; of equal ones the first.
+
+    Times are reckoned from rough rates, work is counted: an uneven offer has to be much cheaper than every even one.
+    """
+    best = min(found, key=lambda name: found[name].price.seconds)
+    even = [name for name in found if found[name].price.balance <= EVEN]
+    if best in even or not even:
+        return best
+    best_even = min(even, key=lambda name: found[name].price.seconds)
+    return best_even if found[best_even].price.seconds <= WORTH * found[best].price.seconds else best
