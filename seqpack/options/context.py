@@ -48,7 +48,9 @@ class ContextOptions:
         None, "GB/s from one rank to another, by which auto and --dry-run reckon. Default: a guess for the device."
     )
     attention_mask_type: Literal["causal", "general"] = option(
-        "causal", "general builds the whole mask, to compare with: the same result, much slower."
+        "causal",
+        "general builds the whole mask, to compare with: the same result, much slower.",
+        flags=("--attention-mask-type", "--cp-attention-mask-type"),
     )
     use_cp_send_recv_overlap: bool = option(
         False, "What travels overlaps with what is computed in any case: the flag is accepted.", negation=False
