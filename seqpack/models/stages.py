@@ -203,6 +203,7 @@ class Stage(nn.Module):
                     use_cache=False,
                     segments=batch.segments,
                     varlen_attention=self._attention,
+                    shared_rows=batch.shared,
                 )
             sums_3E = routers.add(sums_3E, batch.is_real[0])
         if self.last:
@@ -213,7 +214,8 @@ class Stage(nn.Module):
         weights_T = None if batch.loss_weights is None else batch.loss_weights[0]
         loss: torch.Tensor = self._head_loss(hidden_TD, local(self.model.lm_head.weight), batch.labels[0], weights_T)
         if sums_3E is not None:
-            loss = loss + self.config.router_aux_loss_coef * batch.loss_units / self._sharers * loss_of_sums(sums_3E)
+            router = loss_of_sums(sums_3E, torch.Tensor.detach if batch.shared is None else batch.shared.sum)
+            loss = loss + self.config.router_aux_loss_coef * batch.loss_units / self._sharers * router
         return loss
 
 

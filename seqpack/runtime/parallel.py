@@ -27,10 +27,18 @@ class RowShare:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertMeshes:
+    """``spread``, with the axes ``ep`` and maybe ``tp``: ranks that have other experts; ``same``: the same experts."""
+
+    spread: DeviceMesh
+    same: DeviceMesh
+
+
+@dataclass(frozen=True, slots=True)
 class ParallelPlan:
     """Degrees whose product is the number of processes. ``dp_shard`` ranks hold one copy of the model in pieces.
 
-    ``ep`` of the ``dp_shard`` ranks, neighbours among them, spread the experts of a layer and send each other tokens.
+    ``ep`` neighbours of the ``dp_shard`` x ``cp`` ranks, which have tokens of their own, spread the experts of a layer.
     """
 
     dp_replicate: int = 1
@@ -44,14 +52,7 @@ class ParallelPlan:
     def of(
         cls, world_size: int, *, dp_replicate: int = 1, cp: int = 1, tp: int = 1, pp: int = 1, ep: int = 1
     ) -> ParallelPlan:
-        """``dp_shard`` is what the other degrees leave; SP601 if they do not divide ``world_size``.
-
-        Context parallelism is refused for now.
-        """
-        if cp > 1:
-            raise ConfigError(
-                "SP602", f"--cp {cp} is not there yet", help="leave it out: data parallel ranks share the model"
-            )
+        """``dp_shard`` is what the other degrees leave; SP601 if they do not divide ``world_size``."""
         fixed = dp_replicate * cp * tp * pp
         if world_size % fixed:
             raise ConfigError(
@@ -61,11 +62,11 @@ class ParallelPlan:
                 help="start another number of processes, or change one of these",
             )
         dp_shard = world_size // fixed
-        if dp_shard % ep:
+        if dp_shard * cp % ep:
             raise ConfigError(
                 "SP601",
-                f"--ep {ep}: experts are spread over data parallel processes, and {dp_shard} of them, which the other "
-                "degrees leave, cannot be divided by it",
+                f"--ep {ep}: experts are spread over processes that read tokens of their own, and {dp_shard * cp} of "
+                "them, which the other degrees leave, cannot be divided by it",
                 help="start another number of processes, or change --ep",
             )
         return cls(dp_replicate, dp_shard, cp, tp, pp, ep)
@@ -92,9 +93,24 @@ class ParallelPlan:
         shape = (self.pp, self.dp_replicate, self.dp_shard, self.cp, self.tp)
         return init_device_mesh(device_type, shape, mesh_dim_names=AXES)
 
-    def experts_mesh(self, mesh: DeviceMesh) -> DeviceMesh:
-        """The same ranks with ``dp_shard`` as ``dp_outer`` x ``ep``; every rank calls it, once."""
-        return mesh._unflatten("dp_shard", (self.dp_shard // self.ep, self.ep), ("dp_outer", "ep"))
+    def token_mesh(self, mesh: DeviceMesh) -> DeviceMesh:
+        """The ranks of one copy of the model that have tokens of their own, along one axis."""
+        return mesh["dp_shard"] if self.cp == 1 else mesh["dp_shard", "cp"]._flatten("dp_shard_cp")
+
+    def with_replicas(self, mesh: DeviceMesh, shards: DeviceMesh) -> DeviceMesh:
+        """``shards``, and before it the axis of whole copies, if there are any."""
+        from torch.distributed.device_mesh import DeviceMesh
+
+        return DeviceMesh._concatenate([mesh["dp_replicate"], shards]) if self.dp_replicate > 1 else shards
+
+    def expert_meshes(self, mesh: DeviceMesh) -> ExpertMeshes:
+        """Where experts lie; every rank calls it, once."""
+        from torch.distributed.device_mesh import DeviceMesh
+
+        tokens = self.token_mesh(mesh)
+        axes = tokens._unflatten(0, (tokens.size() // self.ep, self.ep), ("dp_outer", "ep"))
+        spread = DeviceMesh._concatenate([axes["ep"], mesh["tp"]]) if self.tp > 1 else axes["ep"]
+        return ExpertMeshes(spread, self.with_replicas(mesh, axes["dp_outer"]))
 
     def __str__(self) -> str:
         degrees = [(f"dp {self.dp_shard}", self.dp_shard)] + [

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from seqpack.attention.contract import VarlenAttention
     from seqpack.models.packed import HeadLoss
-    from seqpack.runtime.parallel import ParallelPlan
+    from seqpack.runtime.parallel import ExpertMeshes, ParallelPlan
 
 
 def assemble(
@@ -36,7 +36,7 @@ def assemble(
 
     ``num_batches`` are the micro-batches of a step, ``dtype`` is that of computing.
     """
-    experts = plan.experts_mesh(mesh) if plan.ep > 1 else None
+    experts = plan.expert_meshes(mesh) if plan.ep > 1 else None
     loss: HeadLoss = chunked_cross_entropy
     if plan.tp > 1:
         loss = partial(chunked_cross_entropy, part=VocabularyPart.of(hf_model.config.vocab_size, mesh.get_group("tp")))
@@ -57,10 +57,10 @@ def assemble(
     return PipelineLM(stages, cut, num_batches, mesh, dtype)
 
 
-def _cut_matrices(model: Any, plan: ParallelPlan, mesh: DeviceMesh, experts: DeviceMesh | None) -> None:
+def _cut_matrices(model: Any, plan: ParallelPlan, mesh: DeviceMesh, experts: ExpertMeshes | None) -> None:
     if plan.tp > 1:
         cut_tensors(model, mesh["tp"])
     if experts is not None:
-        spread_experts(model, experts["ep", "tp"] if plan.tp > 1 else experts["ep"])
+        spread_experts(model, experts.spread)
     elif plan.tp > 1:
         spread_experts(model, mesh["tp"])

@@ -6,7 +6,8 @@ is counted as such. So the shapes that travel are known to both sides and nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +18,7 @@ from torch.distributed.pipelining.schedules import get_schedule_class
 
 from seqpack.core.errors import ConfigError
 from seqpack.runtime.collectives import own_run
+from seqpack.runtime.parallel import AXES
 from seqpack.train.sharding import whole
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ HEAD, EMBEDDING = "model.lm_head.weight", "model.model.embed_tokens.weight"
 class PipelineLM(nn.Module):
     """The stages of this rank. ``accumulate`` and ``evaluate`` take all micro-batches of a step at once.
 
+    Batches come in whole; ``share`` takes what this rank holds of one that it shares with others.
     Every step has ``num_batches``; a smaller one, at the end of a run, is filled up with some that do not count.
     ``dtype`` is that of hidden states. Parameters have the names they have in ``PackedLM``; a tied output layer that is
     another stage's embedding has that one's name, and is one of ``copies``.
@@ -47,11 +50,14 @@ class PipelineLM(nn.Module):
         self._tp_group = mesh.get_group("tp")
         self._cut = cut
         self._num_batches = num_batches
+        self.share: Callable[[Batch], Batch] = _keep
         self._numbers = cut.of_rank(dist.get_rank(self.pp_group))
         self._dtype = dtype
         self.device = next(self.parameters()).device
         self._schedules: dict[int, Any] = {}
         self._loss_units = 1
+        # Ranks that share rows then hold equally many tokens of each.
+        self._length_multiple = math.lcm(LENGTH_MULTIPLE, mesh.size(AXES.index("cp")))
 
     @property
     def config(self) -> Any:
@@ -94,7 +100,8 @@ class PipelineLM(nn.Module):
     def _same_length(self, batches: Sequence[Batch]) -> list[Batch]:
         batches = [*batches, *[batches[0].without_labels()] * (self._num_batches - len(batches))]
         longest = max(batch.input_ids.shape[1] for batch in batches)
-        return [batch.padded(-(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE) for batch in batches]
+        length = -(-longest // self._length_multiple) * self._length_multiple
+        return [self.share(batch.padded(length)) for batch in batches]
 
     def _run(self, batches: Sequence[Batch], loss_units: int, *, train: bool) -> torch.Tensor:
         known = {number: batch.to(self.device) for number, batch in enumerate(batches)}
@@ -171,6 +178,10 @@ class PipelineLM(nn.Module):
             ):
                 work.wait()
             gradient += other
+
+
+def _keep(batch: Batch) -> Batch:
+    return batch
 
 
 def whole_state(model: PipelineLM, dtype: torch.dtype, *, keep: bool) -> dict[str, torch.Tensor]:

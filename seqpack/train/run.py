@@ -27,8 +27,8 @@ from seqpack.train.checks import (
     METRICS_FILE,
     MODEL_FOLDER,
 )
+from seqpack.train.context import share_rows
 from seqpack.train.flops import ModelFlops, peak_flops
-from seqpack.train.loader import BatchReader
 from seqpack.train.loop import Progress, Saving, Trainer, train
 from seqpack.train.loss import chunked_cross_entropy
 from seqpack.train.metrics import JsonlSink, read_metrics
@@ -43,7 +43,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from torch.distributed.device_mesh import DeviceMesh
+
     from seqpack.hooks.specs import MetricSink
+    from seqpack.train.loop import ReadBatch
 
 
 def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
@@ -54,11 +57,12 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
     """
     ranks, save = plan.ranks, plan.run.save
     ranks.wait()  # all have looked at --save before the first one changes it
-    model = _model(plan)
+    mesh = plan.parallel.mesh(plan.backend.device.type) if ranks.size > 1 else None
+    model = _model(plan, mesh)
     trainer = Trainer(
         model,
         plan.schedule,
-        _reader(plan),
+        _reader(plan, mesh),
         _optimizer(model, plan.training),
         _rate(plan),
         plan.backend,
@@ -90,19 +94,21 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
     return replace(result, model_path=str(save / plan.result_folder))
 
 
-def _model(plan: TrainPlan) -> PackedLM | PipelineLM:
+def _model(plan: TrainPlan, mesh: DeviceMesh | None) -> PackedLM | PipelineLM:
     dtype: torch.dtype = getattr(torch, plan.dtype)
-    sharded = plan.ranks.size > 1
+    sharded = mesh is not None
     hf_model = build_model(
         plan.model, dtype=weight_dtype(dtype, sharded=sharded), backend=plan.backend, seed=plan.data.seed
     )
     if plan.lora is not None:
         add_lora(hf_model, plan.lora)
     recompute(hf_model, plan.training.recompute_granularity)
-    if not sharded:
+    if mesh is None:
         return PackedLM(hf_model, plan.attention.load(), chunked_cross_entropy)
-    mesh = plan.parallel.mesh(plan.backend.device.type)
-    return assemble(hf_model, plan.attention.load(), plan.parallel, plan.cut, plan.num_micro_batches, mesh, dtype)
+    model = assemble(hf_model, plan.attention.load(), plan.parallel, plan.cut, plan.num_micro_batches, mesh, dtype)
+    if isinstance(model, PipelineLM) and plan.context is not None:
+        model.share = share_rows(plan.context, mesh, plan.attention, plan.backend)
+    return model
 
 
 def _adapter_size(plan: TrainPlan, model: PackedLM | PipelineLM) -> int:
@@ -174,16 +180,12 @@ def _weight_files(plan: TrainPlan) -> dict[str, int]:
     return {} if folder is None else {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
 
 
-def _reader(plan: TrainPlan) -> BatchReader:
-    pad_token_id = plan.dataset.manifest.tokenizer.pad_token_id
-    return BatchReader(
-        plan.dataset,
-        plan.isolation.mask,
-        plan.data.pad_to,
-        plan.row_length,
-        pad_token_id,
-        plan.training.loss_reduction,
-    )
+def _reader(plan: TrainPlan, mesh: DeviceMesh | None) -> ReadBatch:
+    """Rows -> the batch that this rank computes."""
+    if plan.context is None or mesh is None or plan.cut is not None:
+        return plan.reader()
+    read, share = plan.reader(), share_rows(plan.context, mesh, plan.attention, plan.backend)
+    return lambda rows: share(read(rows))
 
 
 def _optimizer(model: PackedLM | PipelineLM, training: TrainOptions) -> Optimizer:

@@ -1,4 +1,5 @@
-"""FSDP2: every data-parallel rank holds a piece of each weight, gradients are summed in float32 on the way back.
+"""FSDP2: every rank that has tokens of its own holds a piece of each weight, gradients are summed in float32 on the way
+back. Ranks that share rows (context parallel) have different tokens, so they sum gradients like those that do not.
 
 The divide factor is 1: what a step divides by is known before its first backward. gloo has no averaging reduction
 either, so sums are asked for explicitly.
@@ -16,7 +17,7 @@ from torch.distributed.tensor import DTensor
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-    from seqpack.runtime.parallel import ParallelPlan
+    from seqpack.runtime.parallel import ExpertMeshes, ParallelPlan
 
 
 def weight_dtype(dtype: torch.dtype, *, sharded: bool) -> torch.dtype:
@@ -29,22 +30,21 @@ def shard(
     plan: ParallelPlan,
     mesh: DeviceMesh,
     dtype: torch.dtype,
-    experts_mesh: DeviceMesh | None = None,
+    experts: ExpertMeshes | None = None,
 ) -> None:
-    """Shard ``model`` in place over the data-parallel axes: each layer by itself, the rest with the root.
+    """Shard ``model`` in place over the axes of data and context: each layer by itself, the rest with the root.
 
     Embedding and output layer stay gathered through a step: the loss reads the output weight outside its module. So
-    does a whole pipeline stage, which is asked for many micro-batches in turn. Experts that are spread over ranks, on
-    ``experts_mesh``, are sharded over the ranks that have the same.
+    does a whole pipeline stage, which is asked for many micro-batches in turn. Experts that are spread over ranks are
+    sharded over those that have the same ``experts``.
     """
-    replicate = ("dp_replicate",) if plan.dp_replicate > 1 else ()
     narrow = dtype.itemsize < torch.float32.itemsize
     policy = MixedPrecisionPolicy(dtype, torch.float32, cast_forward_inputs=False) if narrow else MixedPrecisionPolicy()
     settings: dict[str, Any] = {"mp_policy": policy, "reshard_after_forward": plan.pp == 1}
-    if experts_mesh is not None:
+    if experts is not None:
         for module in [module for module in model.modules() if "gate_up_proj" in module._parameters]:
-            fully_shard(module, mesh=experts_mesh[(*replicate, "dp_outer")], **settings)
-    settings["mesh"] = mesh[(*replicate, "dp_shard")]
+            fully_shard(module, mesh=experts.same, **settings)
+    settings["mesh"] = plan.with_replicas(mesh, plan.token_mesh(mesh))
     for layer in layers_of(model):
         fully_shard(layer, **settings)
     fully_shard(model, **settings)

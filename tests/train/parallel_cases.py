@@ -15,15 +15,19 @@ import numpy as np
 import torch
 
 from seqpack.attention.cpu import cpu_flash_attention
+from seqpack.attention.registry import BUILTIN_BACKENDS
 from seqpack.core.types import MaskMode, PackedSequence
+from seqpack.cp.algorithms import Planner
 from seqpack.models.load import ModelSpec, build_model
 from seqpack.models.packed import PackedLM
 from seqpack.models.recompute import recompute
 from seqpack.models.stages import PipelineCut, cut_pipeline
+from seqpack.options.context import ContextOptions
 from seqpack.runtime.batch import collate
 from seqpack.runtime.parallel import ParallelPlan
 from seqpack.runtime.ranks import Ranks
 from seqpack.train.assemble import assemble
+from seqpack.train.context import context_settings, make_planner, share_rows
 from seqpack.train.flops import costs_of_layers
 from seqpack.train.gradients import clip
 from seqpack.train.loader import BatchReader, RowSchedule
@@ -50,6 +54,7 @@ class Case:
     tied: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     pipeline: Mapping[str, Any] = field(default_factory=dict)
+    context: Mapping[str, Any] = field(default_factory=dict)
     rows: int = 8
     micro: int = 1
     reduction: str = "token"
@@ -62,7 +67,8 @@ class Case:
 
     def __str__(self) -> str:
         degrees = " ".join(f"{name}{degree}" for name, degree in self.degrees.items())
-        words = [self.family, "tied" if self.tied else "", degrees, *map(str, self.pipeline.values()), self.recompute]
+        chosen = [str(value) for value in (*self.pipeline.values(), *self.context.values())]
+        words = [self.family, "tied" if self.tied else "", degrees, *chosen, self.recompute]
         return " ".join(word for word in words if word)
 
 
@@ -116,9 +122,15 @@ def step_on(ranks: Ranks, case: Case) -> Step:
     """Loss of this rank, norm, and whole gradients of the parameters of this rank."""
     try:
         plan = ParallelPlan.of(ranks.size, **case.degrees)
-        model = place(case, plan)
-        share = plan.row_share(ranks.rank)
-        loss, _, _ = accumulate_gradients(model, schedule(case)[0], reader(case), CPU.device, share)
+        mesh = plan.mesh("cpu")
+        model, read = place(case, plan, mesh), reader(case)
+        if plan.cp > 1:
+            share_batch = share_rows(planner(case, plan), mesh, BUILTIN_BACKENDS[0], CPU)
+            if isinstance(model, PipelineLM):
+                model.share = share_batch
+            else:
+                read = lambda rows, whole=read: share_batch(whole(rows))  # type: ignore[misc]  # noqa: E731
+        loss, _, _ = accumulate_gradients(model, schedule(case)[0], read, CPU.device, plan.row_share(ranks.rank))
         gradients = {name: whole(p.grad).numpy() for name, p in model.named_parameters() if p.grad is not None}
         stages, copies = (model.pp_group, model.copies) if isinstance(model, PipelineLM) else (None, ())
         norm = clip(list(model.parameters()), float("inf"), stages=stages, copies=copies)
@@ -128,11 +140,19 @@ def step_on(ranks: Ranks, case: Case) -> Step:
     return Step(loss.item(), norm.item(), gradients)
 
 
-def place(case: Case, plan: ParallelPlan) -> Any:
+def planner(case: Case, plan: ParallelPlan) -> Planner:
+    options = ContextOptions(**case.context)
+    settings = context_settings(options, plan)
+    assert settings is not None
+    spec = ModelSpec("made", make_config(case), None, True)
+    return make_planner(settings, options, spec, plan, CPU, BUILTIN_BACKENDS[0], 8)
+
+
+def place(case: Case, plan: ParallelPlan, mesh: Any) -> Any:
     model = make_model(case)
     recompute(model, case.recompute)  # type: ignore[arg-type]
     batches = -(-case.rows // case.micro // plan.dp)
-    return assemble(model, cpu_flash_attention, plan, cut(case, plan), batches, plan.mesh("cpu"), torch.float64)
+    return assemble(model, cpu_flash_attention, plan, cut(case, plan), batches, mesh, torch.float64)
 
 
 def cut(case: Case, plan: ParallelPlan) -> PipelineCut | None:

@@ -96,7 +96,7 @@ def refuse(write_dataset: WriteDataset, tmp_path: Path, size: int, layout: dict[
         (2, {EP: 2}, {}, "SP610", "--expert-model-parallel-size 2: a model of family 'qwen2' has no experts"),
         (8, {EP: 8}, {"model": "tiny:mixtral"}, "SP610", "--expert-model-parallel-size 8: 4 experts"),
         (8, {EP: 4, TP: 2}, {"model": "tiny:mixtral"}, "SP610", "x --tensor-model-parallel-size 2: 4 experts"),
-        (2, {EP: 4}, {"model": "tiny:mixtral"}, "SP601", "--ep 4: experts are spread over data parallel processes"),
+        (2, {EP: 4}, {"model": "tiny:mixtral"}, "SP601", "--ep 4: experts are spread over processes"),
         (3, {TP: 2}, {}, "SP601", "3 processes cannot be divided"),
         (2, {TP: 2}, {"lora_r": 2}, "SP602", "--lora-r is not there yet together with --tp"),
         (

@@ -36,6 +36,11 @@ FOUR_RANKS = [
     Case("llama", {"pp": 2}, tied=True, reduction="pack"),  # with two data parallel ranks
     Case("mixtral", {"ep": 2}, settings=ROUTER),  # two ranks have the same experts
     Case("qwen3_moe", {"ep": 2, "tp": 2}, settings=ROUTER),
+    Case("qwen3", {"cp": 2, "tp": 2}),
+    Case("qwen2", {"cp": 2, "pp": 2}, tied=True, pipeline=INTERLEAVED, context={"context_parallel_algo": "ring"}),
+    Case("qwen3_moe", {"cp": 2, "pp": 2}, settings=ROUTER),
+    Case("mixtral", {"cp": 2, "ep": 2}, settings=ROUTER),
+    Case("mixtral", {"cp": 2, "tp": 2}, settings=ROUTER, context={"context_parallel_algo": "ulysses"}),
 ]
 
 
@@ -94,6 +99,8 @@ def test_all_axes_on_sixteen_ranks() -> None:
     check_cases(
         16,
         [
+            Case("qwen2", {"pp": 2, "cp": 2, "tp": 2}, tied=True),
+            Case("llama", {"pp": 2, "cp": 2, "tp": 2}, pipeline=V_SHAPED, context={"context_parallel_algo": "ring"}),
             Case("qwen2", {"pp": 2, "tp": 2, "dp_replicate": 2}, tied=True, rows=16),
             Case("qwen3", {"pp": 2, "tp": 4}, settings=FEW_KV, pipeline=V_SHAPED),
             Case("mixtral", {"pp": 2, "ep": 2, "tp": 2}, settings=ROUTER, rows=16),
