@@ -496,14 +496,8 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     ),
     "SP602": Diagnostic(
         "this kind of parallelism is not there yet",
-        "Tensor and pipeline parallel training are planned.",
-        "Leave the flag out: with several processes, each holds a part of the model and reads rows of its own.",
-    ),
-    "SP610": Diagnostic(
-        "the model cannot be shared out like this",
-        "Heads, features, experts, layers or micro-batches do not divide among the processes that were asked for, or "
-        "it is not known which weights of the family do what.",
-        "Choose the degrees so that they divide what the message names.",
+        "Adapters are trained by data and context parallel processes so far, not by ones that share the model.",
+        "Leave one of the flags out: data parallel processes hold a part of each weight, too.",
     ),
     "SP603": Diagnostic(
         "another process of the run failed",
@@ -521,5 +515,11 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "--ulysses-degree-in-cp has to divide --cp, and --cp-window-size the ranks of the ring; a group that exchanges "
         "heads has no more ranks than there are query heads.",
         "Leave the flag out: the default fits.",
+    ),
+    "SP610": Diagnostic(
+        "the model cannot be shared out like this",
+        "Heads, features, experts, layers or micro-batches do not divide among the processes that were asked for, or "
+        "it is not known which weights of the family do what.",
+        "Choose the degrees so that they divide what the message names.",
     ),
 }

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from torch.distributed.tensor.placement_types import Placement
 
 FLAG = "--tensor-model-parallel-size"
-COLUMNS = (Role.Q, Role.K, Role.V, Role.GATE, Role.UP)
-"""Matrices whose output features are cut."""
 ROWS = (Role.O, Role.DOWN)
 """Matrices whose input features are cut: their output is a sum over ranks."""
 VOCABULARY = (Role.EMBEDDING, Role.HEAD)
@@ -49,7 +47,7 @@ def check_tensor_parallel(config: Any, size: int) -> None:
             help=f"known are {', '.join(FAMILIES)}; a family is added by a row in ROLES of seqpack/models/roles.py, "
             "which the tests then hold to the result of one process; data parallel ranks need no such row",
         )
-    kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    kv_heads = _kv_heads(config)
     if kv_heads % size and size % kv_heads:
         _refuse(size, f"{kv_heads} key heads")
     experts = num_experts(config)
@@ -106,21 +104,32 @@ def _modules_by_role(model: Any) -> dict[str, Role]:
     return found
 
 
+def cut_dimension(role: Role, ndim: int, config: Any, size: int) -> int | None:
+    """The dimension along which ``size`` ranks cut a parameter of ``ndim`` dimensions; None if each has it whole."""
+    if role in WHOLE or (role in (Role.K, Role.V) and _kv_heads(config) < size):
+        return None
+    if role in ROWS:
+        return 1 if ndim == 2 else None
+    return 0
+
+
+def _kv_heads(config: Any) -> int:
+    return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+
+
 def _cut(module: Any, role: Role, config: Any, mesh: DeviceMesh) -> None:
-    kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    names = [name for name, parameter in module.named_parameters(recurse=False) if parameter is not None]
-    placements: dict[str, list[Placement]] = {name: [Shard(0)] for name in names}
+    kv_heads = _kv_heads(config)
+    placements: dict[str, list[Placement]] = {}
+    for name, parameter in module.named_parameters(recurse=False):
+        dimension = cut_dimension(role, parameter.ndim, config, mesh.size())
+        placements[name] = [Replicate() if dimension is None else Shard(dimension)]
     if role in (Role.K, Role.V) and kv_heads < mesh.size():
-        placements = {name: [Replicate()] for name in names}
         module.__class__, module.head = SharedHead, mesh.get_local_rank() * kv_heads // mesh.size()
         module.head_size = module.out_features // kv_heads
     elif role in ROWS:
-        placements = {name: [Shard(1) if name == "weight" else Replicate()] for name in names}
         module.__class__, module.group = RowLinear, mesh.get_group()
     elif role is Role.EMBEDDING:
         module.__class__, module.group = VocabularyEmbedding, mesh.get_group()
-    elif role in WHOLE:
-        placements = {name: [Replicate()] for name in names}
     distribute(module, mesh, placements)
 
 

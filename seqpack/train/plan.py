@@ -39,6 +39,7 @@ from seqpack.train.checks import (
 )
 from seqpack.train.context import attention_name, context_settings, make_planner, needs_parts, prices
 from seqpack.train.data import TrainData, open_data
+from seqpack.train.estimate import Workload, estimate_layout
 from seqpack.train.flops import ModelFlops
 from seqpack.train.layout import cut_model
 from seqpack.train.loader import BatchReader, RowSchedule
@@ -46,7 +47,7 @@ from seqpack.train.loop import Evaluation
 from seqpack.train.loss import chunked_cross_entropy
 from seqpack.train.pipeline import check_micro_batches
 from seqpack.train.run_state import SavedStep, newest
-from seqpack.train.summary import ContextPrice, RunSummary
+from seqpack.train.summary import ContextPrice, LayoutEstimate, RunSummary
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,6 +95,14 @@ class TrainPlan:
     def num_micro_batches(self) -> int:
         """Of a full step, on each data parallel rank."""
         return -(-self.training.global_batch_size // self.training.micro_batch_size // self.parallel.dp)
+
+    @property
+    def estimate(self) -> LayoutEstimate:
+        """What the layout asks of a process, for micro-batches of the longest rows."""
+        tokens = self.training.micro_batch_size * (self.row_length or int(self.dataset.row_lengths.max(initial=1)))
+        recompute = self.training.recompute_granularity
+        work = Workload(self.num_micro_batches, tokens, DTYPE_BYTES[self.dtype], recompute)
+        return estimate_layout(self.model.config, self.parallel, self.cut, work)
 
     @property
     def peak_lr(self) -> float:
@@ -159,6 +168,8 @@ class TrainPlan:
 
         One process keeps bfloat16 weights beside their masters. With LoRA, what is trained is too little to count.
         """
+        if self.ranks.size > 1 and self.lora is None:
+            return self.estimate.state_bytes
         width, shards = DTYPE_BYTES[self.dtype], self.parallel.dp_shard * self.parallel.cp
         wide = max(width, DTYPE_BYTES["float32"])
         kept = wide if shards > 1 else width

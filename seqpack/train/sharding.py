@@ -8,11 +8,12 @@ either, so sums are asked for explicitly.
 from __future__ import annotations
 
 from collections.abc import Container
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Shard
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -43,8 +44,10 @@ def shard(
     settings: dict[str, Any] = {"mp_policy": policy, "reshard_after_forward": plan.pp == 1}
     if experts is not None:
         for module in [module for module in model.modules() if "gate_up_proj" in module._parameters]:
-            fully_shard(module, mesh=experts.same, **settings)
+            along = partial(_dimension, shards=experts.same.size(-1))
+            fully_shard(module, mesh=experts.same, shard_placement_fn=along, **settings)
     settings["mesh"] = plan.with_replicas(mesh, plan.token_mesh(mesh))
+    settings["shard_placement_fn"] = partial(_dimension, shards=settings["mesh"].size(-1))
     for layer in layers_of(model):
         fully_shard(layer, **settings)
     fully_shard(model, **settings)
@@ -52,6 +55,13 @@ def shard(
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
+
+
+def _dimension(parameter: torch.nn.Parameter, *, shards: int) -> Shard | None:
+    """Experts [E, F, D] are sharded by features where there are fewer of them than shards; the rest along the first."""
+    own = parameter._local_tensor if isinstance(parameter, DTensor) else parameter
+    few = own.ndim == 3 and own.shape[0] % shards and own.shape[1] % shards == 0
+    return Shard(1) if few else None
 
 
 def layers_of(model: torch.nn.Module) -> list[torch.nn.Module]:
