@@ -516,6 +516,18 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "heads has no more ranks than there are query heads.",
         "Leave the flag out: the default fits.",
     ),
+    "SP611": Diagnostic(
+        "ranks were started differently",
+        "Before the first step all ranks compare options, layout, data and versions by their digests. They do not "
+        "agree, so that they would exchange numbers that mean different things.",
+        "Start all ranks with the same command on the same files. The message names the rank and what differs.",
+    ),
+    "SP612": Diagnostic(
+        "a rank stands still",
+        "A rank gave no sign of life for half a minute, or all ranks have waited in one exchange each for long: in "
+        "different ones, or for a rank that is gone.",
+        "The message has the rank, its exchange and the line. --resume goes on from the last checkpoint.",
+    ),
     "SP610": Diagnostic(
         "the model cannot be shared out like this",
         "Heads, features, experts, layers or micro-batches do not divide among the processes that were asked for, or "

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from seqpack.report.console import Console
     from seqpack.train.summary import LayoutEstimate
 
-GIB = 2**30
-
 
 def show_layout(console: Console, estimate: LayoutEstimate) -> None:
     """Memory of the process that needs most, and what each sends to others in a step."""
@@ -23,21 +21,26 @@ def show_layout(console: Console, estimate: LayoutEstimate) -> None:
         title=f"{estimate.ranks:,} processes, {estimate.layout}: memory of the one that needs most, reckoned"
     )
     memory.add_column("for")
-    memory.add_column("GiB", justify="right")
+    memory.add_column("a process", justify="right")
     for name, size in (
         ("weights, gradients and optimizer", estimate.state_bytes),
         ("weights and gradients that are whole for a time", estimate.gathered_bytes),
         ("activations", estimate.activation_bytes),
         ("together", estimate.total_bytes),
     ):
-        memory.add_row(name, f"{size / GIB:,.2f}")
+        memory.add_row(name, _size(size))
     console.print(memory)
     if estimate.traffic:
         traffic = Table(title="what a process sends in a step")
-        for heading, side in (("axis", "left"), ("what", "left"), ("GiB", "right")):
-            traffic.add_column(heading, justify="right" if side == "right" else "left")
+        traffic.add_column("axis")
+        traffic.add_column("what")
+        traffic.add_column("a process", justify="right")
         for sent in estimate.traffic:
-            traffic.add_row(sent.axis, sent.what, f"{sent.bytes / GIB:,.3f}")
+            traffic.add_row(sent.axis, sent.what, _size(sent.bytes))
         console.print(traffic)
     if estimate.bubble:
         console.note(f"the pipeline waits for {share(estimate.bubble)} of a step")
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:,.2f} GiB" if num_bytes >= 2**28 else f"{num_bytes / 2**20:,.2f} MiB"

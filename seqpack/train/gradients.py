@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor, Replicate
-
-from seqpack.train.sharding import whole
 
 TENSOR_AXIS = "tp"
 MIN_NORM = 1e-6
@@ -38,33 +37,33 @@ def add_up_shared(parameters: Iterable[torch.nn.Parameter]) -> None:
             tensor.copy_(added.view_as(tensor))
 
 
-def clip(
-    parameters: Sequence[torch.Tensor],
-    max_norm: float,
-    *,
-    stages: dist.ProcessGroup | None,
-    copies: Sequence[torch.Tensor],
-) -> torch.Tensor:
+def clip(parameters: Sequence[torch.Tensor], max_norm: float, *, copies: Sequence[torch.Tensor]) -> torch.Tensor:
     """Norm of all gradients together before clipping, a scalar; scales them to ``max_norm`` at most.
 
-    Gradients may lie on several meshes: experts do not lie like the rest. The ranks of ``stages`` have other layers
-    each. ``copies`` are clipped and not counted: another parameter stands for them.
+    Every rank adds the squares of what it holds, divided by the ranks that hold the same: wherever gradients lie, on
+    one mesh or several, one exchange of a number is enough. ``copies`` are clipped and not counted: another parameter
+    stands for them.
     """
     left_out = {id(copy) for copy in copies}
-    by_mesh: dict[object, list[torch.Tensor]] = defaultdict(list)
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    for parameter in parameters:
-        if parameter.grad is not None and id(parameter) not in left_out:
-            by_mesh[getattr(parameter.grad, "device_mesh", None)].append(parameter.grad)
-    norms = [whole(torch.nn.utils.get_total_norm(group, foreach=True)) for group in by_mesh.values()]
-    if len(norms) == 1 and stages is None:
-        norm = norms[0]
-    else:
-        squares = torch.stack([norm.square() for norm in norms]).sum() if norms else torch.zeros(())
-        if stages is not None:
-            dist.all_reduce(squares, group=stages)
-        norm = squares.sqrt()
-    scale = torch.clamp(max_norm / (norm + MIN_NORM), max=1.0)
+    with_gradient = [parameter for parameter in parameters if parameter.grad is not None]
+    gradients = [parameter.grad for parameter in with_gradient if parameter.grad is not None]
     own = [gradient._local_tensor if isinstance(gradient, DTensor) else gradient for gradient in gradients]
+    shares = [0.0 if id(p) in left_out else 1.0 / _holders(g) for p, g in zip(with_gradient, gradients, strict=True)]
+    wide = torch.float64 if own[0].device.type in ("cpu", "cuda") else torch.float32
+    norms = torch.stack([norm.to(wide) for norm in torch._foreach_norm(own)])
+    squares = norms.square() @ norms.new_tensor(shares)
+    if any(isinstance(gradient, DTensor) for gradient in gradients):
+        dist.all_reduce(squares)
+    norm = squares.sqrt()
+    scale = torch.clamp(max_norm / (norm + MIN_NORM), max=1.0)
     torch._foreach_mul_(own, scale.to(own[0].dtype))
     return norm
+
+
+def _holders(gradient: torch.Tensor) -> int:
+    """Ranks that hold the same part of a gradient as this one."""
+    if not isinstance(gradient, DTensor):
+        return 1
+    mesh = gradient.device_mesh
+    whole = [axis for axis, placement in enumerate(gradient.placements) if isinstance(placement, Replicate)]
+    return math.prod(mesh.size(axis) for axis in whole)

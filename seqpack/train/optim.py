@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 
 from seqpack.train.gradients import clip
-
-if TYPE_CHECKING:
-    import torch.distributed as dist
 
 DecayStyle = Literal["cosine", "linear", "wsd", "constant"]
 
@@ -48,8 +45,8 @@ class Optimizer:
     """AdamW over a model's named parameters; ``gradient_norm()`` then ``step(lr)`` once all backward passes are done.
 
     Weights narrower than float32 are updated through float32 masters, and their gradients summed in float32: an
-    update of a millionth is lost in bfloat16, which has three significant digits. In a pipeline, the ranks of
-    ``stages`` have the other parameters, and for each of ``copies`` another parameter stands, here or on another rank.
+    update of a millionth is lost in bfloat16, which has three significant digits. For each of ``copies`` another
+    parameter stands, here or on another rank: the norm leaves it out.
     """
 
     def __init__(
@@ -60,12 +57,11 @@ class Optimizer:
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         clip_grad: float = 0.0,
-        stages: dist.ProcessGroup | None = None,
         copies: Sequence[torch.Tensor] = (),
     ) -> None:
         self._masters = [_Master(name, parameter) for name, parameter in parameters if parameter.requires_grad]
         self._clip_grad = clip_grad
-        self._stages, self._copies = stages, copies
+        self._copies = copies
         updated = [master.weight for master in self._masters]
         groups = [
             {"params": [weight for weight in updated if weight.ndim >= 2], "weight_decay": weight_decay},
@@ -106,7 +102,7 @@ class Optimizer:
     def gradient_norm(self) -> torch.Tensor:
         """Norm of all gradients together, before clipping, a scalar; clips them."""
         weights = [master.weight for master in self._masters]
-        return clip(weights, self._clip_grad or math.inf, stages=self._stages, copies=self._copies)
+        return clip(weights, self._clip_grad or math.inf, copies=self._copies)
 
     def step(self, lr: float) -> None:
         """Update the parameters and forget the gradients."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+import seqpack
 from seqpack.models.load import build_model
 from seqpack.models.lora import LoraSettings, adapter_weights, add_lora
 from seqpack.models.packed import PackedLM
@@ -20,6 +21,8 @@ from seqpack.models.recompute import recompute
 from seqpack.options.train import (
     TrainOptions,
 )
+from seqpack.runtime.agreement import check_agreement
+from seqpack.runtime.watchdog import watched
 from seqpack.train.assemble import assemble
 from seqpack.train.checkpoint import save_adapter, save_hf
 from seqpack.train.checks import (
@@ -56,6 +59,7 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
     with a checkpoint on disk.
     """
     ranks, save = plan.ranks, plan.run.save
+    check_agreement(ranks, {**_identity(plan), **_facts(plan)})
     ranks.wait()  # all have looked at --save before the first one changes it
     mesh = plan.parallel.mesh(plan.backend.device.type) if ranks.size > 1 else None
     model = _model(plan, mesh)
@@ -83,6 +87,7 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
     ranks.wait()
     with ExitStack() as stack:
         stack.enter_context(quiet())
+        stack.enter_context(watched(ranks))
         stack.callback(state.close)
         if ranks.first:
             sinks = [stack.enter_context(closing(JsonlSink(save / METRICS_FILE, keep=plan.first_step))), *sinks]
@@ -174,6 +179,19 @@ def _identity(plan: TrainPlan) -> dict[str, Any]:
     }
 
 
+def _facts(plan: TrainPlan) -> dict[str, Any]:
+    """What else must be the same on all ranks of a run, by the name an error gives it."""
+    return {
+        "layout": str(plan.parallel),
+        "cut into stages": str(plan.cut),
+        "attention": plan.attention.name,
+        "set of training options": asdict(plan.training),
+        "checkpoint to go on from": None if plan.saved is None else plan.saved.step,
+        "version of seqpack": seqpack.__version__,
+        "version of torch": torch.__version__,
+    }
+
+
 def _weight_files(plan: TrainPlan) -> dict[str, int]:
     """Sizes of the frozen weights: a checkpoint of a LoRA run does not hold them."""
     folder = plan.model.directory
@@ -195,7 +213,6 @@ def _optimizer(model: PackedLM | PipelineLM, training: TrainOptions) -> Optimize
         eps=training.adam_eps,
         weight_decay=training.weight_decay,
         clip_grad=training.clip_grad,
-        stages=model.pp_group if isinstance(model, PipelineLM) else None,
         copies=model.copies if isinstance(model, PipelineLM) else (),
     )
 

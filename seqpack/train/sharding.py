@@ -7,6 +7,7 @@ either, so sums are asked for explicitly.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Container
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,10 @@ def full_state(
         if keep:
             found[name] = weight.detach().to("cpu", dtype if weight.is_floating_point() else weight.dtype)
     return found
+
+
+# It remarks on exchanges one after the other; what is gathered here is gathered at the end of a run.
+logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

@@ -110,7 +110,7 @@ def step_alone(case: Case) -> Step:
     loss, _, _ = accumulate_gradients(model, schedule(case)[0], reader(case), CPU.device)
     gradients = {name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}
     assert all(np.abs(gradient).max() > 1e-6 for gradient in gradients.values()), "a gradient of 0 proves nothing"
-    norm = clip(list(model.parameters()), float("inf"), stages=None, copies=())
+    norm = clip(list(model.parameters()), float("inf"), copies=())
     return Step(loss.item(), norm.item(), gradients)
 
 
@@ -132,8 +132,8 @@ def step_on(ranks: Ranks, case: Case) -> Step:
                 read = lambda rows, whole=read: share_batch(whole(rows))  # type: ignore[misc]  # noqa: E731
         loss, _, _ = accumulate_gradients(model, schedule(case)[0], read, CPU.device, plan.row_share(ranks.rank))
         gradients = {name: whole(p.grad).numpy() for name, p in model.named_parameters() if p.grad is not None}
-        stages, copies = (model.pp_group, model.copies) if isinstance(model, PipelineLM) else (None, ())
-        norm = clip(list(model.parameters()), float("inf"), stages=stages, copies=copies)
+        copies = model.copies if isinstance(model, PipelineLM) else ()
+        norm = clip(list(model.parameters()), float("inf"), copies=copies)
     except Exception as error:
         error.add_note(f"in the case {case}")
         raise
