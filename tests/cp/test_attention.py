@@ -98,7 +98,7 @@ def test_every_algorithm_equals_one_process(size: int) -> None:
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 8])
 def test_every_algorithm_equals_one_process_on_everything(size: int) -> None:
-    assert run_ranks(size, failures, list(DOCUMENTS), HEADS, [None, 1, 5, 40], seconds=HOUR) == [[]] * size
+    assert run_ranks(size, failures, list(DOCUMENTS), HEADS, [None, 5], seconds=HOUR) == [[]] * size
 
 
 def special(ranks: Ranks) -> list[str]:
