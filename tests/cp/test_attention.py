@@ -106,11 +106,11 @@ def special(ranks: Ranks) -> list[str]:
     wire, cu = Wire.of(), row("mixed")
     inputs = Inputs.of(cu, (4, 2), None)
     asked = [
-        ("ring", "zigzag", {"window": 2}, FLASH),
-        ("ring", "contiguous", {"window": 1}, FLASH),
+        ("ring", "zigzag", {"inner_ring": 2}, FLASH),
+        ("ring", "contiguous", {"inner_ring": 1}, FLASH),
         ("ring", "zigzag", {}, DENSE),
         ("hybrid", "zigzag", {"ulysses_degree": 4}, FLASH),
-        ("hybrid", "zigzag", {"ulysses_degree": 1, "window": 2}, FLASH),
+        ("hybrid", "zigzag", {"ulysses_degree": 1, "inner_ring": 2}, FLASH),
         ("headdoc", "zigzag", {}, DENSE),
         ("planned", "zigzag", {}, DENSE),
     ]

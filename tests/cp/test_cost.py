@@ -119,8 +119,8 @@ def test_every_name_on_the_command_line_is_an_algorithm_or_a_plan():
     [
         (4, "hybrid", {"ulysses_degree": 3}, "--ulysses-degree-in-cp 3"),
         (8, "hybrid", {"ulysses_degree": 8}, "4 query heads"),
-        (4, "ring", {"window": 3}, "--cp-window-size 3"),
-        (8, "hybrid", {"window": 8, "ulysses_degree": 2}, "the 4 ranks of the ring"),
+        (4, "ring", {"inner_ring": 3}, "--cp-window-size 3"),
+        (8, "hybrid", {"inner_ring": 8, "ulysses_degree": 2}, "the 4 ranks of the ring"),
     ],
 )
 def test_what_does_not_fit_is_refused(size, algorithm, settings, words):
