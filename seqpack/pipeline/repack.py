@@ -60,8 +60,14 @@ def repack(
         )
         aside = DataSetPaths(folder / paths.prefix.name)
         pad_token_id = source.manifest.tokenizer.pad_token_id
-        ledger.padding = write_packs(
-            plan, tokens, aside, mask=strategy.mask_mode, pad_token_id=pad_token_id, progress=progress
+        write_packs(
+            plan,
+            tokens,
+            aside,
+            ledger=ledger,
+            mask=strategy.mask_mode,
+            pad_token_id=pad_token_id,
+            progress=progress,
         )
         extra = emit(write, plan, aside)
         old_rejects = source.paths.rejects.read_text(encoding="utf-8")
