@@ -16,7 +16,10 @@ from seqpack.io.foreign import ForeignDataset, is_pai, open_foreign
 from seqpack.io.indexed import IndexedDataset, idx_path
 from seqpack.io.manifest import Manifest
 from seqpack.io.packed import DataSetPaths, PackedDataset, PretrainPaths
-from seqpack.train.checks import documents_isolated
+from seqpack.io.planned import PlannedDataset
+from seqpack.train.checks import check_stage, documents_isolated
+from seqpack.train.mixture import check_same, deciding
+from seqpack.train.pack_plans import read_through_plans
 from seqpack.train.split import parse_split, part_of
 
 if TYPE_CHECKING:
@@ -35,8 +38,8 @@ SAMPLES_NAMED = 6
 class TrainData:
     """Rows of all sets one after the other; ``weights`` are shares of the rows taken from each set, if given.
 
-    ``manifest`` is that of the first set; the others agree with it in what training depends on. ``notes`` say what was
-    found out about sets without one.
+    ``manifest`` is that of the first packed set, or of the first set; the others agree with it in what training depends
+    on. ``notes`` say what was found out about sets without one.
     """
 
     sets: tuple[PackedDataset, ...]
@@ -46,7 +49,11 @@ class TrainData:
 
     @property
     def manifest(self) -> Manifest:
-        return self.sets[0].manifest
+        return deciding(self.sets).manifest
+
+    @property
+    def all_packed(self) -> bool:
+        return all(dataset.manifest.packed for dataset in self.sets)
 
     def __len__(self) -> int:
         return sum(map(len, self.sets))
@@ -103,7 +110,7 @@ class TrainData:
         for dataset in self.sets:
             files = {name: record.sha256 for name, record in sorted(dataset.manifest.files.items())}
             found.update(repr((files, len(dataset), dataset.manifest.mask)).encode())
-            for column in (dataset.pieces.length, dataset.pieces.num_targets):
+            for column in dataset.layout:
                 found.update(np.ascontiguousarray(column).tobytes())
         return found.hexdigest()
 
@@ -119,8 +126,9 @@ def open_data(data: TrainDataOptions, *, end_token_id: int | None = None) -> Tra
     """Open every set of ``--data-path``; SP203 if they do not fit together, SP208 for flags that fit none of them."""
     paths, weights = parse_data_path(data.data_path)
     sets = tuple(_open(Path(path), data, end_token_id) for path in paths)
-    _check_same(paths, sets)
-    _check_stage(data, sets[0].manifest)
+    sets = read_through_plans(paths, sets, data)
+    check_same(paths, sets)
+    check_stage(data, sets[0].manifest)
     notes = tuple(note for path, dataset in zip(paths, sets, strict=True) for note in _notes(path, dataset))
     return TrainData(sets, weights, parse_split(data.split), notes)
 
@@ -202,37 +210,6 @@ def _documents(pair: Path, data: TrainDataOptions, manifest: Manifest | None, en
     )
 
 
-def _check_same(paths: list[str], sets: tuple[PackedDataset, ...]) -> None:
-    first = sets[0].manifest
-    for path, dataset in zip(paths, sets, strict=True):
-        manifest = dataset.manifest
-        facts = (
-            ("kind", first.kind, manifest.kind),
-            ("mask", first.mask, manifest.mask),
-            ("sequence length", first.seq_length, manifest.seq_length),
-            ("tokenizer", first.tokenizer.fingerprint[:12], manifest.tokenizer.fingerprint[:12]),
-        )
-        for name, wanted, found in facts:
-            if wanted != found:
-                raise ConfigError(
-                    "SP203",
-                    f"--data-path: {paths[0]} and {path} differ in {name}: {wanted} and {found}",
-                    help="make them with the same options to train on both in one run",
-                )
-
-
-def _check_stage(data: TrainDataOptions, manifest: Manifest) -> None:
-    if data.stage is not None and data.stage != manifest.kind:
-        what = "pretraining text" if manifest.kind == "pretrain" else "samples with labels"
-        raise ConfigError(
-            "SP208",
-            f"--stage {data.stage} was given, but the data are {what}",
-            help=f"leave it out, or give --stage {manifest.kind}",
-        )
-    if manifest.kind == "sft" and data.eod_mask_loss is not None:
-        raise ConfigError("SP208", "--eod-mask-loss is for pretraining text", help="leave it out: labels say it")
-
-
 def _notes(path: str, dataset: PackedDataset) -> list[str]:
     notes = []
     if isinstance(dataset, ForeignDataset):
@@ -243,6 +220,10 @@ def _notes(path: str, dataset: PackedDataset) -> list[str]:
     if isinstance(dataset, DocumentRows):
         where = "the document index" if dataset.boundaries_from_index else "end tokens, as the index has one document"
         notes.append(f"{path}: {dataset.num_documents:,} documents, their ends from {where}")
+    if isinstance(dataset, PlannedDataset):
+        left_out = f"; {dataset.num_left_out:,} longer samples are left out" if dataset.num_left_out else ""
+        made = f"{len(dataset):,} packs of {dataset.manifest.seq_length:,} tokens, strategy {dataset.manifest.strategy}"
+        notes.append(f"{path} is read through a plan: {made}{left_out}")
     if not dataset.manifest.tokenizer.fingerprint:
         notes.append(f"{path} does not say which tokenizer it was made with, so that could not be checked")
     return notes

@@ -171,7 +171,8 @@ def prepare(
     dataset = open_data(data, end_token_id=_end_token(model, data))
     manifest = dataset.manifest
     isolation = resolve_isolation(manifest, data)
-    row_length = resolve_row_length(manifest, data, int(dataset.row_lengths.max(initial=0)))
+    longest_row = int(dataset.row_lengths.max(initial=0))
+    row_length = resolve_row_length(manifest, data, longest_row, all_packed=dataset.all_packed)
     backend = select_device(run.device, num_threads=run.num_threads, index=ranks.local)
     spec = resolve_model(
         model.model,

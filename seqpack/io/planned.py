@@ -1,0 +1,126 @@
+"""A set read through a plan: rows are its packs, tokens stay where they lie, so that no second copy is needed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seqpack.core.ledger import Ledger
+from seqpack.core.plan import PackPlan
+from seqpack.core.types import IGNORE_INDEX, MaskMode
+from seqpack.io.packed import PackedDataset, PieceIndex
+
+LEFT_OUT = "longer than --seq-length"
+"""The reason the ledger gives for samples that a plan does not place."""
+
+
+class PlannedDataset(PackedDataset):
+    """The packs that ``pack`` would write of ``source`` after this plan: the same rows, boundaries, labels and ledger.
+
+    The plan numbers the samples of ``source`` in the order of the raw data. ``packing`` are the options it was made
+    with, ``seed`` among them.
+    """
+
+    def __init__(
+        self, source: PackedDataset, plan: PackPlan, *, strategy: str, mask: MaskMode, packing: Mapping[str, Any]
+    ) -> None:
+        order = source.pieces.order
+        piece = order[plan.sample]
+        row = np.repeat(np.arange(len(plan)), np.diff(plan.offsets))
+        self.paths = source.paths
+        self.offsets = plan.offsets.astype(np.int64)
+        self.pieces = source.pieces.take(piece, row)
+        self._starts = source.piece_starts[piece] + plan.start
+        self._source = source
+        self._seq_length = plan.seq_length
+        left_out = np.delete(order, np.unique(plan.sample))
+        self.num_left_out = len(left_out)
+        ledger = ledger_without(source.manifest.ledger, source.pieces, left_out)
+        self._is_cut_off: NDArray[np.bool_] | None = None
+        if plan.cut_start is not None and plan.cut_length is not None:
+            self._is_cut_off = plan.cut_start > 0
+            self.pieces = _cut(self.pieces, plan.cut_start, plan.cut_length, source.labels, self._starts)
+            ledger.untrain(ledger.trained - int(self.pieces.num_targets.sum()))
+        ledger.padding = plan.padding
+        self.manifest = replace(
+            source.manifest,
+            packed=True,
+            seq_length=plan.seq_length,
+            strategy=strategy,
+            mask=mask,
+            seed=packing["seed"],
+            num_rows=len(plan),
+            num_samples=ledger.kept.samples,
+            ledger=ledger,
+            packing={name: value for name, value in packing.items() if name != "seed"},
+        )
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def row_lengths(self) -> NDArray[np.int32]:
+        return np.full(len(self), self._seq_length, np.int32)
+
+    @property
+    def tokens(self) -> NDArray[np.int32]:
+        """All ids of the source, where ``piece_starts`` finds the pieces."""
+        return self._source.tokens
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        return self._source.labels
+
+    @property
+    def piece_starts(self) -> NDArray[np.int64]:
+        return self._starts
+
+    @property
+    def layout(self) -> tuple[NDArray[np.integer], ...]:
+        packs = np.array([self._seq_length, self.manifest.align])
+        return self.pieces.length, self.pieces.num_targets, self._starts, self.offsets, packs
+
+    def _columns(self, row: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        pieces = slice(int(self.offsets[row]), int(self.offsets[row + 1]))
+        length = self.pieces.length[pieces]
+        ends = np.cumsum(self._places(length))
+        places = ends - self._places(length)
+        input_ids = np.full(self._seq_length, self.manifest.tokenizer.pad_token_id, np.int32)
+        labels = np.full(self._seq_length, IGNORE_INDEX, np.int32)
+        spans = (places.tolist(), self._starts[pieces].tolist(), length.tolist())
+        for place, start, tokens in zip(*spans, strict=True):
+            input_ids[place : place + tokens] = self._source.tokens[start : start + tokens]
+            labels[place : place + tokens] = self._source.labels[start : start + tokens]
+        if self._is_cut_off is not None:
+            labels[places[self._is_cut_off[pieces]]] = IGNORE_INDEX
+        return input_ids, labels
+
+
+def ledger_without(ledger: Ledger, pieces: PieceIndex, left_out: NDArray[np.integer]) -> Ledger:
+    """The ledger of a set without some of its pieces."""
+    ledger = copy.deepcopy(ledger)
+    counts = pieces.length[left_out].tolist(), pieces.num_targets[left_out].tolist()
+    for num_tokens, num_targets in zip(*counts, strict=True):
+        ledger.unkeep(LEFT_OUT, num_tokens, num_targets)
+    ledger.check()
+    return ledger
+
+
+def _cut(
+    pieces: PieceIndex,
+    start: NDArray[np.integer],
+    length: NDArray[np.integer],
+    labels: NDArray[np.int32],
+    begins: NDArray[np.int64],
+) -> PieceIndex:
+    """The parts of these pieces that a plan takes; targets are counted again where a part is not the whole."""
+    num_targets = pieces.num_targets.copy()
+    for part in np.flatnonzero(length < pieces.length).tolist():
+        inside = labels[begins[part] + 1 : begins[part] + int(length[part])]
+        num_targets[part] = np.count_nonzero(inside != IGNORE_INDEX)
+    return pieces.cut(start, length, num_targets)
