@@ -24,7 +24,10 @@ from seqpack.packing.saved import PlanRecord, write_plan
 
 @dataclass(frozen=True, slots=True)
 class PlanResult:
-    """A plan that was made, and written if ``output`` says where; ``seconds`` are of planning and materialising."""
+    """A plan that was made, and written if ``output`` says where; ``seconds`` are of planning and materialising.
+
+    ``source`` is the set it was made of, None for bare lengths.
+    """
 
     plan: PackPlan
     record: PlanRecord
@@ -32,6 +35,7 @@ class PlanResult:
     seconds: float
     dropped: int
     output: Path | None
+    source: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -74,7 +78,8 @@ def plan_only(options: PlanOptions, repack: RepackOptions, strategy: StrategyOpt
         write_plan(output, plan, record)
     quality = assess(plan)
     dropped = 0 if kept is None else len(lengths) - len(kept)
-    return PlanResult(plan, record, quality, seconds, dropped, output)
+    source = repack.source if options.lengths is None else None
+    return PlanResult(plan, record, quality, seconds, dropped, output, source)
 
 
 def load_lengths(path: Path) -> Integers:

@@ -130,6 +130,11 @@ def open_data(data: TrainDataOptions, *, end_token_id: int | None = None) -> Tra
     check_same(paths, sets)
     check_stage(data, sets[0].manifest)
     notes = tuple(note for path, dataset in zip(paths, sets, strict=True) for note in _notes(path, dataset))
+    if deciding(sets).manifest.packed:
+        alone = [(path, dataset) for path, dataset in zip(paths, sets, strict=True) if not dataset.manifest.packed]
+        notes += tuple(
+            f"{path} is not packed: each of its {len(dataset):,} rows is one sample" for path, dataset in alone
+        )
     return TrainData(sets, weights, parse_split(data.split), notes)
 
 
