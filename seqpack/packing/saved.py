@@ -22,7 +22,7 @@ from seqpack.core.plan import Integers, PackPlan
 from seqpack.io.publish import partial_folder
 
 FORMAT_VERSION = 1
-PLANNER_VERSION = 1
+PLANNER_VERSION = 2
 """Raised whenever a strategy makes other plans of the same lengths, options and seed."""
 HASHED_AT_A_TIME = 1 << 22
 _ARRAYS = ("sample", "offsets", "cut_start", "cut_length")
