@@ -1,6 +1,6 @@
 """Packing strategies beside the packers people use now: packs, mixing, balance, speed, memory, and how they grow.
 
-    python tests/benchmarks/bench_packing.py LENGTHS.npy [--peers PYTHON] [--quick | --huge] [--results FILE] [--table FILE]
+    python tests/benchmarks/bench_packing.py LENGTHS.npy [--peers PYTHON] [--quick | --huge] [--results FILE]
 
 LENGTHS.npy are token counts of real instructions; the data set "alpaca" draws from them. PYTHON is an interpreter of an
 environment of its own that has trl, seqpacker and binpacking, or some of them; peers that it lacks are left out.
@@ -8,10 +8,10 @@ environment of its own that has trl, seqpacker and binpacking, or some of them; 
 100 million. ``--results`` keeps what was found, and a benchmark that was stopped goes on there; ours is measured again
 after a change of seqpack/packing. The last lines compare what was found with our bars, and ``--table`` writes them down.
 
-Every run is a process of its own, which reports seconds of one core (planning and materialising, best of three up to a
-million rows, unless that takes longer than five seconds; CPU time, so that what else the machine does shows little) and
-the growth of its memory. Measures are of what came out, computed
-here, the same for all. TRL's packer is run over the whole set, on lists of nulls: its default is 1,000 rows at a time,
+Every run is a process of its own, which reports seconds of one core (planning and materialising, best of three up to
+a million rows, unless that takes longer than five seconds) and the growth of its memory. Seconds are CPU time, so that
+other work on the machine shows little. Measures are of what came out, computed here, the same for all.
+TRL's packer is run over the whole set, on lists of nulls: its default is 1,000 rows at a time,
 and moving tokens would be counted too. What a peer needs besides lengths, such as 64-bit copies, is not counted.
 
 Growth: planning depends on the number of distinct lengths, at most the capacity, and not on rows; materialising is
@@ -295,6 +295,34 @@ def growth(real: np.ndarray) -> None:
         print(f"{rows:11,} rows, {capacity:6,} tokens: {'   '.join(line)}", flush=True)
 
 
+EVERYBODY = (*OURS, *PEERS)
+
+
+def small(bench: Bench, *, quick: bool) -> None:
+    """52,000 rows."""
+    for data in QUICK if quick else DATA:
+        for capacity in CAPACITIES[:1] if quick else CAPACITIES:
+            left_out = {"optimal", "binpacking"}
+            if capacity == 2048 and data in ("quarter", "triples"):
+                left_out.remove("optimal")
+            if (data, capacity) == ("alpaca", 32768):  # quadratic in packs: minutes and hours elsewhere
+                left_out.remove("binpacking")
+            bench.pack(data, 52_000, capacity, tuple(packer for packer in EVERYBODY if packer not in left_out))
+
+
+def large(bench: Bench) -> None:
+    """1 and 10 million rows."""
+    million = tuple(packer for packer in EVERYBODY if packer not in ("optimal", "binpacking"))
+    for data in DATA:
+        for capacity in CAPACITIES if data in ("alpaca", "lognormal") else CAPACITIES[:1]:
+            solved = ("optimal",) if data in ("quarter", "triples") else ()
+            bench.pack(data, 1_000_000, capacity, (*million, *solved))
+    ours = tuple(packer for packer in OURS if packer not in ("optimal", "shuffle"))
+    for data in ("alpaca", "lognormal"):
+        for capacity in CAPACITIES:
+            bench.pack(data, 10_000_000, capacity, (*ours, "seqpacker"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lengths", type=Path)
@@ -307,25 +335,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), np.load(arguments.lengths), arguments.peers, arguments.results)
         bench.load()
-        everybody = (*OURS, *PEERS)
-        hard_only = tuple(packer for packer in everybody if packer != "optimal")
-        for data in QUICK if arguments.quick else DATA:
-            for capacity in CAPACITIES[:1] if arguments.quick else CAPACITIES:
-                solved = capacity == 2048 and data in ("quarter", "triples")
-                packers = everybody if solved else hard_only
-                if (data, capacity) != ("alpaca", 32768):  # quadratic in packs: minutes and hours elsewhere
-                    packers = tuple(packer for packer in packers if packer != "binpacking")
-                bench.pack(data, 52_000, capacity, packers)
+        small(bench, quick=arguments.quick)
         if not arguments.quick:
-            million = tuple(packer for packer in hard_only if packer != "binpacking")
-            for data in DATA:
-                for capacity in CAPACITIES if data in ("alpaca", "lognormal") else CAPACITIES[:1]:
-                    solved = data in ("quarter", "triples")
-                    bench.pack(data, 1_000_000, capacity, (*million, "optimal") if solved else million)
-            ours = tuple(packer for packer in OURS if packer not in ("optimal", "shuffle"))
-            for data in ("alpaca", "lognormal"):
-                for capacity in CAPACITIES:
-                    bench.pack(data, 10_000_000, capacity, (*ours, "seqpacker"))
+            large(bench)
             growth(bench.real)
         if arguments.huge:
             bench.pack("lognormal", 100_000_000, 8192, ("bfd", "balanced"))
