@@ -376,6 +376,12 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "--append-eod when the text is made and --reset-attention-mask when it is trained on belong together.",
         "Make the text with --append-eod; seqpack train then keeps documents apart by itself.",
     ),
+    "SP230": Diagnostic(
+        "flags describe another model",
+        "Flags such as --num-layers and --hidden-size, which Megatron builds a model from, are compared with "
+        "config.json of --model, which decides here.",
+        "Leave them out, or name the model that they describe.",
+    ),
     # 3xx: manifest
     "SP301": Diagnostic(
         "made of something else",

@@ -128,7 +128,7 @@ def open_data(data: TrainDataOptions, *, end_token_id: int | None = None) -> Tra
     sets = tuple(_open(Path(path), data, end_token_id) for path in paths)
     sets = read_through_plans(paths, sets, data)
     check_same(paths, sets)
-    check_stage(data, sets[0].manifest)
+    check_stage(data, deciding(sets).manifest)
     notes = tuple(note for path, dataset in zip(paths, sets, strict=True) for note in _notes(path, dataset))
     if deciding(sets).manifest.packed:
         alone = [(path, dataset) for path, dataset in zip(paths, sets, strict=True) if not dataset.manifest.packed]

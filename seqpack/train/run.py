@@ -61,6 +61,7 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
         _rate(plan),
         plan.backend,
         ranks,
+        plan.parallel.row_share(ranks.rank),
         seed=plan.data.seed,
         describe=plan.dataset.describe,
         flops=ModelFlops.of(plan.model.config, adapters=_adapter_size(plan, model)).of_batch,

@@ -6,7 +6,7 @@ LENGTHS.npy are token counts of real instructions; the data set "alpaca" draws f
 environment of its own that has trl, seqpacker and binpacking, or some of them; peers that it lacks are left out.
 ``--quick`` takes a minute or two; without it, 1 and 10 million rows are packed too (some 20 minutes); ``--huge`` adds
 100 million. ``--results`` keeps what was found, and a benchmark that was stopped goes on there; ours is measured again
-after a change of seqpack/packing. The last lines compare what was found with our bars, and ``--table`` writes them down.
+after a change of seqpack/packing. The last lines compare what was found with our bars; ``--table FILE`` writes a table.
 
 Every run is a process of its own, which reports seconds of one core (planning and materialising, best of three up to
 a million rows, unless that takes longer than five seconds) and the growth of its memory. Seconds are CPU time, so that
