@@ -29,22 +29,15 @@ class PlannedDataset(PackedDataset):
     def __init__(
         self, source: PackedDataset, plan: PackPlan, *, strategy: str, mask: MaskMode, packing: Mapping[str, Any]
     ) -> None:
-        order = source.pieces.order
-        piece = order[plan.sample]
-        row = np.repeat(np.arange(len(plan)), np.diff(plan.offsets))
         self.paths = source.paths
-        self.offsets = plan.offsets.astype(np.int64)
-        self.pieces = source.pieces.take(piece, row)
-        self._starts = source.piece_starts[piece] + plan.start
         self._source = source
-        self._seq_length = plan.seq_length
-        left_out = np.delete(order, np.unique(plan.sample))
+        self._order = source.pieces.order
+        self._begins = source.piece_starts
+        self._place(plan)
+        left_out = np.delete(self._order, np.unique(plan.sample))
         self.num_left_out = len(left_out)
         ledger = ledger_without(source.manifest.ledger, source.pieces, left_out)
-        self._is_cut_off: NDArray[np.bool_] | None = None
-        if plan.cut_start is not None and plan.cut_length is not None:
-            self._is_cut_off = plan.cut_start > 0
-            self.pieces = _cut(self.pieces, plan.cut_start, plan.cut_length, source.labels, self._starts)
+        if plan.cut_start is not None:
             ledger.untrain(ledger.trained - int(self.pieces.num_targets.sum()))
         ledger.padding = plan.padding
         self.manifest = replace(
@@ -60,12 +53,28 @@ class PlannedDataset(PackedDataset):
             packing={name: value for name, value in packing.items() if name != "seed"},
         )
 
+    def _place(self, plan: PackPlan) -> None:
+        self.plan = plan
+        piece = self._order[plan.sample]
+        row = np.repeat(np.arange(len(plan)), np.diff(plan.offsets))
+        self.offsets = plan.offsets.astype(np.int64)
+        self.pieces = self._source.pieces.take(piece, row)
+        self._starts = self._begins[piece] + plan.start
+        if plan.cut_start is not None and plan.cut_length is not None:
+            self.pieces = _cut(self.pieces, plan.cut_start, plan.cut_length, self._source.labels, self._starts)
+
+    def replanned(self, plan: PackPlan) -> PlannedDataset:
+        """The same samples through another plan with as many packs: nothing but who is where may differ."""
+        other = copy.copy(self)
+        other._place(plan)
+        return other
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     @property
     def row_lengths(self) -> NDArray[np.int32]:
-        return np.full(len(self), self._seq_length, np.int32)
+        return np.full(len(self), self.plan.seq_length, np.int32)
 
     @property
     def tokens(self) -> NDArray[np.int32]:
@@ -82,7 +91,7 @@ class PlannedDataset(PackedDataset):
 
     @property
     def layout(self) -> tuple[NDArray[np.integer], ...]:
-        packs = np.array([self._seq_length, self.manifest.align])
+        packs = np.array([self.plan.seq_length, self.plan.align])
         return self.pieces.length, self.pieces.num_targets, self._starts, self.offsets, packs
 
     def _columns(self, row: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -90,14 +99,14 @@ class PlannedDataset(PackedDataset):
         length = self.pieces.length[pieces]
         ends = np.cumsum(self._places(length))
         places = ends - self._places(length)
-        input_ids = np.full(self._seq_length, self.manifest.tokenizer.pad_token_id, np.int32)
-        labels = np.full(self._seq_length, IGNORE_INDEX, np.int32)
+        input_ids = np.full(self.plan.seq_length, self.manifest.tokenizer.pad_token_id, np.int32)
+        labels = np.full(self.plan.seq_length, IGNORE_INDEX, np.int32)
         spans = (places.tolist(), self._starts[pieces].tolist(), length.tolist())
         for place, start, tokens in zip(*spans, strict=True):
             input_ids[place : place + tokens] = self._source.tokens[start : start + tokens]
             labels[place : place + tokens] = self._source.labels[start : start + tokens]
-        if self._is_cut_off is not None:
-            labels[places[self._is_cut_off[pieces]]] = IGNORE_INDEX
+        if self.plan.cut_start is not None:
+            labels[places[self.plan.cut_start[pieces] > 0]] = IGNORE_INDEX
         return input_ids, labels
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from seqpack.io.planned import PlannedDataset
 from seqpack.train.checks import check_stage, documents_isolated
 from seqpack.train.mixture import check_same, deciding
 from seqpack.train.pack_plans import read_through_plans
+from seqpack.train.repacking import Sets, repacked
 from seqpack.train.split import parse_split, part_of
 
 if TYPE_CHECKING:
@@ -46,6 +48,10 @@ class TrainData:
     weights: tuple[float, ...] | None
     split: tuple[float, float, float]
     notes: tuple[str, ...]
+    of_epoch: Callable[[int], Sets] | None = None
+    """The sets of an epoch, if they are packed again in each; row ``r`` of epoch ``e`` is then ``e * len() + r``."""
+    num_epochs: int = 1
+    """Epochs that ``num_targets`` and the other values of rows are there for, one after the other."""
 
     @property
     def manifest(self) -> Manifest:
@@ -62,13 +68,22 @@ class TrainData:
         dataset, place = self._find(row)
         return dataset[place]
 
+    def repacked(self, num_epochs: int) -> TrainData:
+        """The same, with the values of rows for so many epochs; ``of_epoch`` must be there."""
+        return replace(self, num_epochs=num_epochs)
+
+    @property
+    def epoch_shift(self) -> int:
+        """What to add to the number of a row for that of the next epoch; 0 if rows are the same in every epoch."""
+        return len(self) if self.of_epoch else 0
+
     @property
     def num_targets(self) -> NDArray[np.int64]:
-        return np.concatenate([dataset.num_targets for dataset in self.sets])
+        return np.concatenate([dataset.num_targets for dataset in self._all_sets()])
 
     @property
     def num_tokens(self) -> NDArray[np.int64]:
-        return np.concatenate([dataset.num_tokens for dataset in self.sets])
+        return np.concatenate([dataset.num_tokens for dataset in self._all_sets()])
 
     @property
     def row_lengths(self) -> NDArray[np.int32]:
@@ -77,13 +92,13 @@ class TrainData:
     def loss_units(self, reduction: str) -> NDArray[np.int64]:
         """What the loss of each row counts, int64 ``[rows]``: trained tokens, or samples or packs that have some."""
         if reduction == "sample":
-            return np.concatenate([_trained_samples(dataset) for dataset in self.sets])
+            return np.concatenate([_trained_samples(dataset) for dataset in self._all_sets()])
         return (self.num_targets > 0).astype(np.int64) if reduction == "pack" else self.num_targets
 
     def costs(self, flops: ModelFlops) -> NDArray[np.float64]:
         """Operations of each row for a model; samples of a pack that see each other are one piece."""
         found = []
-        for dataset in self.sets:
+        for dataset in self._all_sets():
             pieces, rows = dataset.pieces, len(dataset)
             if dataset.manifest.mask is MaskMode.CAUSAL:
                 found.append(flops.of_rows(np.arange(rows), dataset.num_tokens, dataset.num_targets, rows))
@@ -106,7 +121,8 @@ class TrainData:
 
     def digest(self) -> str:
         """The same for the same rows in the same order."""
-        found = hashlib.sha256(repr((self.weights, self.split)).encode())
+        again = ("repacked",) if self.of_epoch else ()
+        found = hashlib.sha256(repr((self.weights, self.split, *again)).encode())
         for dataset in self.sets:
             files = {name: record.sha256 for name, record in sorted(dataset.manifest.files.items())}
             found.update(repr((files, len(dataset), dataset.manifest.mask)).encode())
@@ -114,8 +130,17 @@ class TrainData:
                 found.update(np.ascontiguousarray(column).tobytes())
         return found.hexdigest()
 
+    def _all_sets(self) -> Iterator[PackedDataset]:
+        """The sets of every epoch that values are there for."""
+        for epoch in range(self.num_epochs):
+            yield from self.of_epoch(epoch) if self.of_epoch else self.sets
+
     def _find(self, row: int) -> tuple[PackedDataset, int]:
-        for dataset in self.sets:
+        sets = self.sets
+        if self.of_epoch:
+            epoch, row = divmod(row, len(self))
+            sets = self.of_epoch(epoch)
+        for dataset in sets:
             if row < len(dataset):
                 return dataset, row
             row -= len(dataset)
@@ -135,7 +160,11 @@ def open_data(data: TrainDataOptions, *, end_token_id: int | None = None) -> Tra
         notes += tuple(
             f"{path} is not packed: each of its {len(dataset):,} rows is one sample" for path, dataset in alone
         )
-    return TrainData(sets, weights, parse_split(data.split), notes)
+    split = parse_split(data.split)
+    if not data.repack_epochs:
+        return TrainData(sets, weights, split, notes)
+    notes += ("packs hold other samples of the same lengths in every epoch",)
+    return TrainData(sets, weights, split, notes, repacked(sets, split, data.seed))
 
 
 def parse_data_path(words: list[str]) -> tuple[list[str], tuple[float, ...] | None]:

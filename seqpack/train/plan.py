@@ -183,6 +183,8 @@ def prepare(
     )
     if not spec.tested:
         self_check(spec.config, cpu_flash_attention, chunked_cross_entropy)
+    if data.repack_epochs:
+        dataset = dataset.repacked(_schedule(dataset, data, training, None).num_epochs)
     costs = dataset.costs(ModelFlops.of(spec.config)) if ranks.size > 1 else None
     tokenizer_dir = resolve_tokenizer(
         manifest.tokenizer, model.tokenizer, spec.directory, random_weights=spec.random_weights
@@ -265,6 +267,7 @@ def _schedule(
         weights=dataset.weights,
         padded=data.padded_samples,
         costs=costs,
+        epoch_shift=dataset.epoch_shift,
         loss_units=dataset.loss_units(training.loss_reduction),
     )
 
