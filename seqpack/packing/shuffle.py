@@ -14,8 +14,10 @@ from seqpack.core.plan import Integers, PackPlan, index_dtype
 from seqpack.packing.best_fit import NO_LIMIT
 from seqpack.packing.lengths import stable_order
 
-BATCHES = 100
-SMALLEST_BATCH = 2048
+FEWEST_BATCHES, MOST_BATCHES = 25, 100
+BATCH = 2048
+"""Samples in a batch, if that makes so many batches: more would take longer, fewer would not be first-fit any more."""
+SMALLEST_BATCH = 32
 MOST_OPEN = 1 << 14
 """Packs looked at; the oldest, which have the least room, are closed when there are more."""
 Ints = NDArray[np.int64]
@@ -33,7 +35,7 @@ class Shuffle:
         order = np.arange(len(lengths), dtype=kind)
         rng.shuffle(order)
         pack_of = np.empty(len(lengths), kind)
-        batch = max(SMALLEST_BATCH, len(lengths) // BATCHES)
+        batch = max(SMALLEST_BATCH, min(BATCH, len(lengths) // FEWEST_BATCHES), len(lengths) // MOST_BATCHES)
         shortest = int(lengths.min()) if len(lengths) else 1
         shelf = _Shelf(seq_length, max_docs or NO_LIMIT, shortest)
         for first in range(0, len(order), batch):

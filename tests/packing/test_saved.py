@@ -126,7 +126,7 @@ GOLDEN = {
     "exact": "ebd754da",
     "ffd": "850f68ec",
     "sequential": "9951a0c6",
-    "shuffle": "3cf9ddad",
+    "shuffle": "f79b692a",
     "stream": "ebd754da",
     "wrapped": "21705924",
 }
