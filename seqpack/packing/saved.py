@@ -128,7 +128,7 @@ def _read(path: Path) -> tuple[PackPlan, PlanRecord]:
         raise DataError("SP101", f"{path} is missing", help="seqpack pack --plan-only writes plans") from error
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise FormatError(
-            "SP105", f"{path} is not a plan: {type(error).__name__}: {error}", help="make it again with seqpack pack"
+            "SP105", f"{path} is not a plan, or is damaged", help="seqpack pack --plan-only makes one; make it again"
         ) from error
     if version != FORMAT_VERSION or contents != _digest(plan):
         raise FormatError("SP105", f"{path} is damaged, or of another version", help="make the plan again")

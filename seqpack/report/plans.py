@@ -28,5 +28,5 @@ def report_plan(console: Console, result: PlanResult) -> None:
         console.show(f"wrote {result.output}, fingerprint {record.fingerprint[:12]}")
         if result.source is not None:
             words = ("seqpack", "train", result.source, "--plan", result.output, "--neat-pack")
-            console.note(f"next  {command_line(*words)} --model DIRECTORY --save RUN")
+            console.note(f"next: {command_line(*words)} --model DIRECTORY --save RUN")
     console.result(result.to_dict())

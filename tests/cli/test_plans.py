@@ -91,7 +91,7 @@ def test_a_capacity_of_one(cli, tmp_path):
 def test_train_reads_the_set_through_its_plan(cli, packed, tmp_path):
     plan, run = tmp_path / "plan.npz", tmp_path / "run"
     made = cli("pack", packed, "--plan-only", "--seq-length", 512, "--max-docs", 2, "-o", plan)
-    assert f"next  seqpack train {packed} --plan {plan} --neat-pack" in made.out
+    assert f"next: seqpack train {packed} --plan {plan} --neat-pack" in made.out
     words = (
         "--model",
         "tiny:qwen2",
