@@ -118,8 +118,8 @@ def _measure_set(
         key, tokens = result.longest[0]
         console.warn(
             "SP108",
-            f"{count(result.num_longer, 'sample')} would not fit --seq-length {result.seq_length:,}; the longest, {key}, "
-            f"has {tokens:,} tokens",
+            f"{count(result.num_longer, 'sample')} would not fit --seq-length {result.seq_length:,}; "
+            f"the longest, {key}, has {tokens:,} tokens",
         )
     console.result(result.to_dict())
 

@@ -12,6 +12,7 @@ import pytest
 
 from seqpack.commands.train import train
 from seqpack.core.errors import DeviceError
+from seqpack.options.context import ContextOptions
 from seqpack.options.megatron import ArchitectureOptions, MegatronOptions, RefusedTrainOptions
 from seqpack.options.output import OutputOptions
 from seqpack.options.resolved import Resolved
@@ -31,6 +32,7 @@ def run(data: Path, save: Path, *, dry_run: bool = False, nproc: int | None = No
         options,
         LoraOptions(),
         ParallelOptions(nproc=nproc),
+        ContextOptions(),
         ArchitectureOptions(),
         MegatronOptions(),
         RefusedTrainOptions(),
