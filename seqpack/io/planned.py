@@ -34,7 +34,9 @@ class PlannedDataset(PackedDataset):
         self._order = source.pieces.order
         self._begins = source.piece_starts
         self._place(plan)
-        left_out = np.delete(self._order, np.unique(plan.sample))
+        is_placed = np.zeros(len(self._order), bool)
+        is_placed[plan.sample] = True
+        left_out = self._order[~is_placed]
         self.num_left_out = len(left_out)
         ledger = ledger_without(source.manifest.ledger, source.pieces, left_out)
         if plan.cut_start is not None:
