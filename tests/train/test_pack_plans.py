@@ -20,7 +20,7 @@ from seqpack.train.data import open_data
 from seqpack.train.run import execute
 
 from .conftest import WriteDataset
-from .test_data import flags
+from .test_data import flags, write_text
 from .test_run import plan
 
 SAMPLES = [[length] for length in (5, 3, 9, 2, 7, 4, 4, 6, 8, 3, 11, 2)]
@@ -146,6 +146,14 @@ def test_a_plan_for_other_data_is_refused(write_dataset: WriteDataset) -> None:
     assert raised.value.code == "SP117"
     with pytest.raises(DataError, match="plans for the same set"):
         open_data(flags(source, plan=[write_plan(source), write_plan(source, "b.npz", seed=5)], neat_pack=True))
+
+
+def test_text_has_no_plan(write_dataset: WriteDataset, tmp_path: Path, tokenizer_dir: Path) -> None:
+    made = write_plan(write_dataset(SAMPLES, mask=None))
+    text = write_text(tmp_path / "text", tokenizer_dir, append_eod=True)
+    with pytest.raises(ConfigError, match="no set of samples that seqpack made") as raised:
+        open_data(flags(text, plan=[made], neat_pack=True, seq_length=8))
+    assert raised.value.code == "SP208"
 
 
 def test_packs_that_do_not_go_together(write_dataset: WriteDataset) -> None:
