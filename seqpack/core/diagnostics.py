@@ -485,8 +485,8 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     ),
     "SP511": Diagnostic(
         "the software of the NPU cannot be loaded",
-        "torch_npu is installed, and its libraries or those of CANN are missing, are of another version, or meet a torch "
-        "that was built for CUDA.",
+        "torch_npu is installed, and its libraries or those of CANN are missing, are of another version, or meet a "
+        "torch that was built for CUDA.",
         "Set CANN up in this shell (source .../set_env.sh); torch, torch_npu and CANN have to fit together.",
     ),
     "SP512": Diagnostic(

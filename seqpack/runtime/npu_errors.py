@@ -25,7 +25,7 @@ _UNREACHED = (
 _HELP = {
     "EI0002": _UNREACHED,
     "EI0006": _UNREACHED,
-    "EJ0001": "an earlier run may still hold the NPUs, npu-smi info lists its processes; wait 10 seconds after the last",
+    "EJ0001": "an earlier run may still hold the NPUs (npu-smi info lists processes); wait 10 seconds after its end",
     "EL0004": MEMORY_HELP,
 }
 _OTHER_HELP = "--traceback shows all of it, ~/ascend/log what CANN wrote"

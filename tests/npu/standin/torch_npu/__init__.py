@@ -1,7 +1,7 @@
 """Takes the place of torch_npu in tests: a device "npu" in the host's memory, its attention emulated, HCCL over gloo.
 
-It is a package of that name in a folder that only these tests put on the path, so that what they run is the product's own
-way to an NPU. ``SEQPACK_NPU_STANDIN`` names the compiled ``device.cpp``.
+It is a package of that name in a folder that only these tests put on the path, so that what they run is the product's
+own way to an NPU. ``SEQPACK_NPU_STANDIN`` names the compiled ``device.cpp``.
 """
 
 from __future__ import annotations

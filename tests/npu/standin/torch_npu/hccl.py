@@ -86,4 +86,6 @@ class ProcessGroupHccl(dist.ProcessGroup):
 
 
 def register() -> None:
-    dist.Backend.register_backend("hccl", lambda options, _: ProcessGroupHccl(options), extended_api=True, devices=["npu"])
+    dist.Backend.register_backend(
+        "hccl", lambda options, _: ProcessGroupHccl(options), extended_api=True, devices=["npu"]
+    )
