@@ -12,11 +12,13 @@ _CANN = re.compile(
     r"\b(?P<code>E[A-Z0-9]\d{4})\b\)?:\s*(?:\[PID: \d+\]\s*)?(?:\d{4}-\d\d-\d\d-[\d:.]+\s*)?(?P<text>[^\n]*)"
 )
 _TORCH_NPU = re.compile(r"\b(?P<code>ERR\d{5})\b\s*(?P<text>[^\n]*)")
+_FULL_STOP = re.compile(r"\.(?:\s|$)")
 _INNER = "9999"
 """Ends the codes that CANN gives to what its users can do nothing about; they often accompany the cause."""
 
 MEMORY_HELP = (
-    "take a smaller --micro-batch-size, --recompute-granularity full, or more processes, which share the weights"
+    "take a smaller --micro-batch-size, --recompute-granularity full, or more processes (--nproc), which share the "
+    "weights"
 )
 _UNREACHED = (
     "see whether another rank ended first; if none did, the machines do not reach each other: "
@@ -51,7 +53,6 @@ def explain(error: BaseException) -> SeqpackError | None:
 
 def _sentence(text: str) -> str:
     """What happened and, if it is said, why: "Failed to initialize. Reason: Maybe ... running" of a longer line."""
-    what, _, rest = text.partition(" Reason: ")
-    why = re.split(r"\.(?:\s|$)", rest, maxsplit=1)[0]
-    what = re.split(r"\.(?:\s|$)", what, maxsplit=1)[0].strip()
-    return f"{what} ({why.strip()})" if why else what
+    what, _, reasons = text.partition("Reason: ")
+    what, why = (_FULL_STOP.split(part, maxsplit=1)[0].strip() for part in (what, reasons.removeprefix("1. ")))
+    return f"{what} ({why})" if why else what
