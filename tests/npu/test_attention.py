@@ -21,6 +21,12 @@ from seqpack.attention.npu_cases import CASES, RESULTS, Case, run_cases
 from seqpack.attention.reference import reference_attention
 from seqpack.attention.registry import BUILTIN_BACKENDS
 from seqpack.core.segments import cu_seqlens_from_lengths as bounds
+from seqpack.core.types import MaskMode, PackedSequence
+from seqpack.models.load import build_model, resolve_model
+from seqpack.models.packed import PackedLM
+from seqpack.runtime.batch import collate
+from seqpack.runtime.device import CpuBackend
+from seqpack.train.loss import chunked_cross_entropy
 
 from .emulator import VERSIONS, RefusedError, from_operator, register, to_operator
 
@@ -313,3 +319,24 @@ def test_the_backend_needs_torch_npu() -> None:
     assert missing_npu_attention() == backend.missing()
     if find_spec("torch_npu") is None:
         assert backend.missing() == "needs the package torch_npu"
+
+
+@pytest.mark.parametrize("family", ["qwen2", "mistral"])
+def test_a_whole_model(attention: NpuAttention, old_attention: NpuAttention, family: str) -> None:
+    """Loss and every gradient of a step on packed samples; Mistral has a window that ends inside some."""
+    spec = resolve_model(f"tiny:{family}", vocab_size=61)
+    if family == "mistral":
+        spec.config.sliding_window = 5
+    model = build_model(spec, dtype=torch.float64, backend=CpuBackend())
+    ids = np.random.default_rng(0).integers(2, 60, 40).astype(np.int32)
+    row = PackedSequence(ids, ids, np.array([0, 1, 8, 25, 40], np.int32), 0)
+    batch = collate([row], MaskMode.BLOCK_CAUSAL)
+    found = []
+    for each in (cpu_flash_attention, attention, old_attention):
+        model.zero_grad()
+        loss = PackedLM(model, each, chunked_cross_entropy)(batch)
+        loss.backward()
+        found.append([loss.detach(), *(parameter.grad for parameter in model.parameters())])
+    for ours in found[1:]:
+        for x, y in zip(ours, found[0], strict=True):
+            torch.testing.assert_close(x, y, atol=1e-9, rtol=1e-9)

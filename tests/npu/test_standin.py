@@ -91,14 +91,20 @@ def test_bfloat16(library: Path, packs: Path, tmp_path: Path) -> None:
 
 
 ON_THE_DEVICE = """
+import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from seqpack.attention.npu import NpuAttention, missing_npu_attention
 from seqpack.attention.npu_cases import CASES, run_cases
 from seqpack.core.errors import DeviceError
+from seqpack.core.types import MaskMode, PackedSequence
 from seqpack.models.load import build_model, resolve_model
 from seqpack.models.lora import LoraSettings, add_lora
+from seqpack.models.packed import PackedLM
 from seqpack.models.recompute import recompute
+from seqpack.runtime.batch import collate
 from seqpack.runtime.device import select_device
+from seqpack.train.loss import chunked_cross_entropy
 
 backend = select_device("npu", index=3)
 assert backend.device == torch.device("npu", 3), backend.device
@@ -129,6 +135,27 @@ def gradient(granularity):
 
 # Dropout must be the same in the forward pass and when that is computed again.
 assert torch.equal(gradient("none"), gradient("full"))
+
+
+class Count(TorchDispatchMode):
+    forward = 0
+
+    def __torch_dispatch__(self, operator, types, arguments=(), keywords=None):
+        self.forward += operator is torch.ops.npu.npu_fusion_attention.default
+        return operator(*arguments, **(keywords or {}))
+
+def attention_calls(granularity):
+    spec = resolve_model("tiny:qwen2", vocab_size=61)
+    model = build_model(spec, dtype=torch.float32, backend=backend)
+    recompute(model, granularity)
+    row = PackedSequence(*(np.arange(9, dtype=np.int32) for _ in range(2)), np.array([0, 4, 9], np.int32), 0)
+    batch = collate([row], MaskMode.BLOCK_CAUSAL).to(backend.device)
+    with Count() as count:
+        PackedLM(model, NpuAttention(torch.ops.npu), chunked_cross_entropy)(batch).backward()
+    return count.forward / spec.config.num_hidden_layers
+
+# Selective recomputation keeps what attention gave.
+assert [attention_calls(kind) for kind in ("none", "selective", "full")] == [1, 1, 2]
 
 try:
     select_device("npu", index=8)
