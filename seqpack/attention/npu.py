@@ -32,10 +32,9 @@ ALL_KEYS, RIGHT_DOWN_CAUSAL, BAND = 0, 3, 4
 
 
 class NpuAttention:
-    """``VarlenAttention`` by the operators of ``torch.ops.npu``, or of another namespace with the same schemas.
+    """``VarlenAttention`` and ``PartialAttention`` by the operators of ``torch.ops.npu``, or of another namespace.
 
     Versions of torch_npu differ in arguments and in the number of results, so only what the schema has is passed.
-    ``forward`` and ``backward`` are the two halves without autograd, for attention over several sets of keys.
     """
 
     def __init__(self, operators: Any) -> None:
@@ -66,14 +65,14 @@ class NpuAttention:
         q_1NTH: Tensor,
         k_1KSH: Tensor,
         v_1KSH: Tensor,
+        *,
         cu_q: NDArray[np.int32],
         cu_k: NDArray[np.int32],
         scale: float,
+        causal: bool,
         window: int | None = None,
-        *,
-        causal: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """Output ``[1, N, T, H]`` and log-sum-exp ``[1, N, T]``; without ``causal`` a query sees its segment's keys."""
+        """See ``PartialAttention``."""
         plan = CallPlan.of(cu_q, cu_k, causal=causal)
         q_TNH, k_SKH, v_SKH = _taking_part(plan, q_1NTH, k_1KSH, v_1KSH)
         mask = _mask_arguments(plan, window, q_TNH.device, causal=causal)
@@ -94,17 +93,14 @@ class NpuAttention:
         v_1KSH: Tensor,
         out_1NTH: Tensor,
         lse_1NT: Tensor,
+        *,
         cu_q: NDArray[np.int32],
         cu_k: NDArray[np.int32],
         scale: float,
+        causal: bool,
         window: int | None = None,
-        *,
-        causal: bool = True,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What these keys add to the gradients of q, k and v.
-
-        ``out_1NTH`` and ``lse_1NT`` are those over all keys of the queries, also over keys of other calls.
-        """
+        """See ``PartialAttention``."""
         plan = CallPlan.of(cu_q, cu_k, causal=causal)
         q_TNH, k_SKH, v_SKH = _taking_part(plan, q_1NTH, k_1KSH, v_1KSH)
         grad_TNH, out_TNH, lse_TN1 = (
@@ -186,15 +182,16 @@ class _Attend(torch.autograd.Function):
         scale: float,
         window: int | None,
     ) -> tuple[Tensor, Tensor]:
-        out_1NTH, lse_1NT = attention.forward(q_1NTH, k_1KSH, v_1KSH, cu_q, cu_k, scale, window)
+        bounds: dict[str, Any] = {"cu_q": cu_q, "cu_k": cu_k, "scale": scale, "causal": True, "window": window}
+        out_1NTH, lse_1NT = attention.forward(q_1NTH, k_1KSH, v_1KSH, **bounds)
         ctx.save_for_backward(q_1NTH, k_1KSH, v_1KSH, out_1NTH, lse_1NT)
-        ctx.attention, ctx.bounds = attention, (cu_q, cu_k, scale, window)
+        ctx.attention, ctx.bounds = attention, bounds
         ctx.mark_non_differentiable(lse_1NT)
         return out_1NTH, lse_1NT
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        found = ctx.attention.backward(grads[0], *ctx.saved_tensors, *ctx.bounds)
+        found = ctx.attention.backward(grads[0], *ctx.saved_tensors, **ctx.bounds)
         return (*found, None, None, None, None, None)
 
 

@@ -72,8 +72,9 @@ def check_shapes_of_attention() -> None:
 def check_shapes_of_attention_to_all_keys() -> None:
     attention, cu_q, cu_k = NpuAttention(torch.ops.npu), bounds([3, 5]), bounds([6, 2])
     q, k, v = (_meta(n, 8, torch.bfloat16).detach() for n in (8, 2, 2))
-    out, lse = attention.forward(q, k, v, cu_q, cu_k, 0.1, causal=False)
-    grads = attention.backward(out, q, k, v, out, lse, cu_q, cu_k, 0.1, causal=False)
+    segments = {"cu_q": cu_q, "cu_k": cu_k, "scale": 0.1, "causal": False}
+    out, lse = attention.forward(q, k, v, **segments)
+    grads = attention.backward(out, q, k, v, out, lse, **segments)
     assert [x.shape for x in (out, *grads)] == [q.shape, q.shape, k.shape, v.shape]
 
 

@@ -142,19 +142,21 @@ def test_keys_in_two_parts_with_the_statistics_of_both(operators: dict[str, Any]
     attention = NpuAttention(operators[version])
     earlier, own = [6, 0, 9], [4, 5, 3]
     cu, cu_earlier = bounds(own), bounds(earlier)
+    of_own = {"cu_q": cu, "cu_k": cu, "scale": SCALE, "causal": True}
+    of_earlier = {"cu_q": cu, "cu_k": cu_earlier, "scale": SCALE, "causal": False}
     q, k, v = qkv(12, 12)
     _, k_earlier, v_earlier = (x.flip(3) for x in qkv(12, 15))
     with torch.no_grad():
         outputs, sums = zip(
-            attention.forward(q, k, v, cu, cu, SCALE),
-            attention.forward(q, k_earlier, v_earlier, cu, cu_earlier, SCALE, causal=False),
+            attention.forward(q, k, v, **of_own),
+            attention.forward(q, k_earlier, v_earlier, **of_earlier),
             strict=True,
         )
         lse = torch.logaddexp(*sums)
         out = sum(part * torch.exp(s - lse)[..., None] for part, s in zip(outputs, sums, strict=True))
         grad = torch.linspace(-1, 1, 12, dtype=torch.float64)[:, None].expand(out.shape)
-        near = attention.backward(grad, q, k, v, out, lse, cu, cu, SCALE)
-        far = attention.backward(grad, q, k_earlier, v_earlier, out, lse, cu, cu_earlier, SCALE, causal=False)
+        near = attention.backward(grad, q, k, v, out, lse, **of_own)
+        far = attention.backward(grad, q, k_earlier, v_earlier, out, lse, **of_earlier)
 
     order = np.concatenate(
         [np.r_[e : e + m, 15 + o : 15 + o + n] for e, m, o, n in zip(cu_earlier, earlier, cu, own, strict=False)]
