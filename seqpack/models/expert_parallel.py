@@ -35,21 +35,21 @@ def num_experts(config: Any) -> int | None:
 
 
 def check_expert_parallel(config: Any, size: int, tensor_size: int) -> None:
-    """ConfigError SP630 if the experts of this model cannot be shared out."""
+    """ConfigError SP610 if the experts of this model cannot be shared out."""
     if size == 1:
         return
     experts = num_experts(config)
     if experts is None:
         families = ", ".join(family for family, roles in ROLES.items() if Role.ROUTER in roles)
         raise ConfigError(
-            "SP630",
+            "SP610",
             f"{FLAG} {size}: a model of family {config.model_type!r} has no experts",
             help=f"leave it out; families with experts: {families}",
         )
     if experts % (size * tensor_size):
         beside = f" x --tensor-model-parallel-size {tensor_size}" if tensor_size > 1 else ""
         raise ConfigError(
-            "SP630",
+            "SP610",
             f"{FLAG} {size}{beside}: {experts} experts cannot be shared out among so many processes",
             help="choose another number",
         )

@@ -73,12 +73,12 @@ def cut_pipeline(
 ) -> PipelineCut:
     """Stages for a pipeline of ``size`` ranks; ``costs`` are those of every layer and, at the end, the output layer.
 
-    Raises ConfigError SP630 for a cut that is not possible, with the flags that ask for it.
+    Raises ConfigError SP610 for a cut that is not possible, with the flags that ask for it.
     """
     num_layers = len(costs) - 1
     if config.model_type not in ROLES:
         raise ConfigError(
-            "SP630",
+            "SP610",
             f"{FLAG} {size}: the parts of family {config.model_type!r} are not known",
             help=f"known are {', '.join(FAMILIES)}; a family is added by a row in ROLES of seqpack/models/roles.py",
         )
@@ -86,7 +86,7 @@ def cut_pipeline(
     num_stages = size * per_rank
     if num_stages > num_layers:
         raise ConfigError(
-            "SP630",
+            "SP610",
             f"{FLAG} {size} makes {num_stages} stages, and the model has {num_layers} layers",
             help="choose a smaller number",
         )
@@ -102,7 +102,7 @@ def _stages_per_rank(size: int, num_layers: int, schedule: str, layers_per_stage
     per_rank, left = divmod(num_layers, size * layers_per_stage)
     if left or per_rank < 2:
         raise ConfigError(
-            "SP630",
+            "SP610",
             f"{VIRTUAL_FLAG} {layers_per_stage}: {num_layers} layers on {FLAG} {size} are not two or more stages of so "
             "many layers each",
             help="choose a divisor of the layers of a process that is smaller than all of them, or leave it out",
@@ -117,7 +117,7 @@ def _read_list(text: str, num_stages: int, num_layers: int) -> list[int]:
         counts = []
     if len(counts) != num_stages or sum(counts) != num_layers or min(counts) < 1:
         raise ConfigError(
-            "SP630",
+            "SP610",
             f"{LIST_FLAG} {text}: not {num_stages} numbers of at least 1 that add up to {num_layers} layers",
             help="give the layers of every stage in the order of the model, such as 8,9,9,6",
         )

@@ -37,12 +37,12 @@ WHOLE = (Role.Q_NORM, Role.K_NORM, Role.ATTENTION_NORM, Role.MLP_NORM, Role.FINA
 
 
 def check_tensor_parallel(config: Any, size: int) -> None:
-    """ConfigError SP630 if a model of this configuration cannot be cut into ``size``, with what does not divide."""
+    """ConfigError SP610 if a model of this configuration cannot be cut into ``size``, with what does not divide."""
     if size == 1:
         return
     if config.model_type not in ROLES:
         raise ConfigError(
-            "SP630",
+            "SP610",
             f"{FLAG} {size}: which weights of family {config.model_type!r} are cut and how is not known",
             help=f"known are {', '.join(FAMILIES)}; a family is added by a row in ROLES of seqpack/models/roles.py, "
             "which the tests then hold to the result of one process; data parallel ranks need no such row",
@@ -197,7 +197,7 @@ class _TokenRuns:
 
 def _refuse(size: int, what: str) -> NoReturn:
     raise ConfigError(
-        "SP630",
+        "SP610",
         f"{FLAG} {size}: {what} cannot be shared out among so many processes",
         help="choose another number, or share the work with --pp, --cp or data parallel processes",
     )

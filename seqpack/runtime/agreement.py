@@ -13,7 +13,7 @@ from seqpack.runtime.ranks import Ranks
 
 
 def check_agreement(ranks: Ranks, facts: Mapping[str, object]) -> None:
-    """DistributedError SP631, on every rank, if one has another value than rank 0 for any of the ``facts``."""
+    """DistributedError SP613, on every rank, if one has another value than rank 0 for any of the ``facts``."""
     if ranks.size == 1:
         return
     mine = {name: _short(value) for name, value in facts.items()}
@@ -24,7 +24,7 @@ def check_agreement(ranks: Ranks, facts: Mapping[str, object]) -> None:
             ours, other = everyone[0].get(name), theirs.get(name)
             if ours != other:
                 raise DistributedError(
-                    "SP631",
+                    "SP613",
                     f"rank {rank} was started with another {name} than rank 0: {other}, not {ours}",
                     help="start all ranks with the same options, the same files and the same versions",
                 )

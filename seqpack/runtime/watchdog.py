@@ -53,7 +53,7 @@ class Sign:
 def watched(
     ranks: Ranks, *, patience: Patience = Patience(), end: Callable[[DistributedError], None] | None = None
 ) -> Iterator[None]:
-    """Watch over the ranks while the block runs. ``end`` is told SP632; by default the process ends with its code."""
+    """Watch over the ranks while the block runs. ``end`` is told SP612; by default the process ends with its code."""
     if ranks.size == 1:
         yield
         return
@@ -184,7 +184,7 @@ def _places(signs: Mapping[int, Sign]) -> str:
 
 def _error(rank: int, found: str) -> DistributedError:
     return DistributedError(
-        "SP632", f"{found} (said by rank {rank})", help="see why; --resume goes on from the last checkpoint"
+        "SP612", f"{found} (said by rank {rank})", help="see why; --resume goes on from the last checkpoint"
     )
 
 

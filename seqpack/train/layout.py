@@ -36,7 +36,7 @@ def cut_model(
         return None
     if options.pipeline_schedule == "zero-bubble" and training.recompute_granularity == "selective":
         raise ConfigError(
-            "SP630",
+            "SP610",
             "--recompute-granularity selective cannot be combined with --pipeline-schedule zero-bubble, which goes "
             "through the layers of a stage twice on the way back",
             help="choose --recompute-granularity full, or --pipeline-schedule 1f1b",

@@ -221,7 +221,7 @@ def _hand_over(weight: torch.Tensor, source: int, group: dist.ProcessGroup, *, s
 
 
 def check_micro_batches(cut: PipelineCut, num_batches: int) -> None:
-    """ConfigError SP630 if a schedule cannot run with so many micro-batches a step and data parallel process."""
+    """ConfigError SP610 if a schedule cannot run with so many micro-batches a step and data parallel process."""
     rounds = max(1, num_batches // cut.size)
     if num_batches < cut.size:
         reason = f"are fewer than the {cut.size} processes of the pipeline"
@@ -230,7 +230,7 @@ def check_micro_batches(cut: PipelineCut, num_batches: int) -> None:
     else:
         return
     raise ConfigError(
-        "SP630",
+        "SP610",
         f"--pipeline-model-parallel-size {cut.size}: {num_batches} micro-batches a step for each data parallel process "
         f"{reason}",
         help="change --global-batch-size or --micro-batch-size, or the number of processes",

@@ -68,7 +68,7 @@ def test_a_list_says_otherwise_and_stages_are_dealt_out() -> None:
 def test_a_family_that_is_not_known() -> None:
     with pytest.raises(ConfigError, match="'gemma' are not known") as raised:
         cut_pipeline(AutoConfig.for_model("gemma"), 2, [1.0] * 19)
-    assert raised.value.code == "SP630"
+    assert raised.value.code == "SP610"
     assert "seqpack/models/roles.py" in raised.value.help
 
 

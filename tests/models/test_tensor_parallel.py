@@ -34,7 +34,7 @@ def config(family: str, **settings: Any) -> Any:
 def test_models_that_do_not_divide(family: str, settings: dict[str, Any], size: int, message: str) -> None:
     with pytest.raises(ConfigError, match=f"--tensor-model-parallel-size {size}: .*{message}") as raised:
         check_tensor_parallel(config(family, **settings), size)
-    assert raised.value.code == "SP630"
+    assert raised.value.code == "SP610"
     assert raised.value.help
 
 

@@ -54,7 +54,7 @@ def test_ranks_that_wait_for_each_other(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="died without a word"):
         run_ranks(2, stuck, tmp_path, "waits")
     for message in wait_for(tmp_path, 2):
-        assert message.startswith("SP632 nothing has moved for 2 s: ")
+        assert message.startswith("SP612 nothing has moved for 2 s: ")
         assert "rank 0 in all_reduce (test_watchdog.py:" in message
         assert "rank 1 in recv (test_watchdog.py:" in message
 
@@ -63,7 +63,7 @@ def test_a_rank_that_falls_silent(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="died without a word"):
         run_ranks(2, stuck, tmp_path, "dies")
     (message,) = wait_for(tmp_path, 1)
-    assert message.startswith("SP632 rank 1 has given no sign of life for 2 s; it was at test_watchdog.py:")
+    assert message.startswith("SP612 rank 1 has given no sign of life for 2 s; it was at test_watchdog.py:")
 
 
 def works(ranks: Ranks) -> int:
@@ -109,4 +109,4 @@ def test_ranks_that_were_started_differently() -> None:
     ):
         found = run_ranks(2, differently, [same, other])
         assert found[0] == found[1]
-        assert found[0].startswith(f"SP631 {message}")
+        assert found[0].startswith(f"SP613 {message}")
