@@ -73,7 +73,8 @@ def train(
     show_summary(console, summary)
     if run.dry_run:
         prices = plan.context_prices()
-        show_context_prices(console, prices, chosen=context.context_parallel_algo)
+        if plan.context is not None:
+            show_context_prices(console, prices, chosen=plan.context.settings.name)
         console.result(
             {"dry_run": True, "plan": summary.as_dict(), "context_parallel": [asdict(price) for price in prices]}
         )
