@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from seqpack.core.errors import DeviceError
-from seqpack.options.convert import ConvertOptions
+from seqpack.options.convert import ConvertOptions, IgnoredConvertOptions, MegatronOptions, RefusedConvertOptions
 from seqpack.options.output import OutputOptions
 
 if TYPE_CHECKING:
@@ -14,31 +13,35 @@ if TYPE_CHECKING:
     from seqpack.convert.convert import ConvertReport
 
 
-def convert(convert: ConvertOptions, output: OutputOptions) -> None:
+def convert(
+    convert: ConvertOptions,
+    megatron: MegatronOptions,
+    ignored: IgnoredConvertOptions,
+    refused: RefusedConvertOptions,
+    output: OutputOptions,
+) -> None:
     """Convert weights between Hugging Face and Megatron-core, bit for bit.
 
-    Llama and Qwen2 (Qwen2.5), to one rank (TP 1, PP 1) of Megatron's legacy
-    format. The checkpoint keeps the model's config and tokenizer in hf/, so that
-    the way back needs nothing else. Where the output already is a model, the way
-    back writes to mg2hg/ inside it.
+    Llama, Qwen2 (Qwen2.5), Qwen3, Mistral, Qwen3-MoE and Mixtral, to and from
+    any split over tensor, pipeline and expert parallel ranks. A checkpoint keeps
+    the model's config and tokenizer in hf/, so that the way back needs nothing
+    else. Where the output already is a model, the way back writes to mg2hg/
+    inside it. --to mcore of a Megatron checkpoint splits it anew.
 
     Examples:
       seqpack convert Qwen2.5-0.5B --to mcore -o qwen-mcore
-      seqpack convert qwen-mcore --to hf -o qwen-trained
+      seqpack convert Qwen2.5-7B --to mcore --tp 4 --pp 2 -o qwen-tp4-pp2
+      seqpack convert qwen-tp4-pp2 --to hf -o qwen-trained --check
       seqpack convert trained-mcore --to hf --hf-dir Qwen2.5-0.5B -o qwen-trained --max-shard-size 2GB
     """
+    from seqpack.convert.convert import convert_weights
+    from seqpack.convert.request import Request
     from seqpack.report.console import Console
 
-    try:
-        from seqpack.convert.convert import convert_weights
-    except ModuleNotFoundError as error:
-        if error.name not in ("torch", "safetensors"):
-            raise
-        raise DeviceError(
-            "SP502", f"convert needs {error.name}, which is not installed", help='pip install "seqpack-toolkit[train]"'
-        ) from error
     console = Console(output)
-    report = convert_weights(convert, console.progress)
+    for note in ignored.notes():
+        console.note(note)
+    report = convert_weights(Request(convert, megatron, ignored, refused), console.progress)
     for note in report.notes:
         console.note(note)
     console.print(_table(report))
