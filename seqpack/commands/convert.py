@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from seqpack.options.convert import ConvertOptions, IgnoredConvertOptions, MegatronOptions, RefusedConvertOptions
 from seqpack.options.output import OutputOptions
@@ -44,28 +44,49 @@ def convert(
     report = convert_weights(Request(convert, megatron, ignored, refused), console.progress)
     for note in report.notes:
         console.note(note)
-    console.print(_table(report))
-    console.note(f"wrote {report.output}")
-    console.result(
-        {
-            "output": str(report.output),
-            "family": report.family,
-            "tensors": report.num_tensors,
-            "bytes": report.num_bytes,
-            "dtypes": list(report.dtypes),
-            "seconds": round(report.seconds, 3),
-            "verified": report.verified,
-            "notes": list(report.notes),
-        }
-    )
+    if report.unchecked:
+        console.warn("SP135", report.unchecked)
+    if report.num_tensors:
+        console.print(_table(report))
+    if report.check is not None:
+        console.note(
+            f"logits of source and output differ by at most {report.check.largest_difference:.3g} "
+            f"(largest logit {report.check.largest_logit:.3g})"
+        )
+    if report.is_dry_run:
+        console.note(f"dry run: nothing was written to {report.output}")
+    else:
+        console.note(f"wrote {report.output}")
+    console.result(_result(report))
+
+
+def _result(report: ConvertReport) -> dict[str, Any]:
+    """What ``--json`` prints."""
+    check = report.check
+    return {
+        "output": str(report.output),
+        "family": report.family,
+        "source_split": report.source_split or None,
+        "split": report.split or None,
+        "tensors": report.num_tensors,
+        "bytes": report.num_bytes,
+        "dtypes": list(report.dtypes),
+        "seconds": round(report.seconds, 3),
+        "dry_run": report.is_dry_run,
+        "verified": report.verified,
+        "largest_logit_difference": None if check is None else check.largest_difference,
+        "notes": list(report.notes),
+    }
 
 
 def _table(report: ConvertReport) -> Table:
     from rich.table import Table
 
-    table = Table("family", "tensors", "bytes", "dtype", "time", "verified")
+    table = Table("family", "from", "to", "tensors", "bytes", "dtype", "time", "verified")
     table.add_row(
         report.family,
+        report.source_split or "Hugging Face",
+        report.split or "Hugging Face",
         f"{report.num_tensors:,}",
         f"{report.num_bytes:,}",
         ", ".join(report.dtypes),

@@ -5,15 +5,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import isnan
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from seqpack import __version__
+from seqpack.convert.check import LogitCheck, Weights, check_logits
 from seqpack.convert.copying import compare, fill, total_bytes
 from seqpack.convert.dims import read_rope
 from seqpack.convert.dtypes import DType
-from seqpack.convert.huggingface import CONFIG, copy_small_files
+from seqpack.convert.huggingface import CONFIG, copy_small_files, set_dtype
 from seqpack.convert.layouts import TRACKER, Draft, iteration_folder, tracker_text
 from seqpack.convert.output import huggingface_target as output_directory
 from seqpack.convert.output import refuse_existing, write_manifest, written_aside
@@ -52,6 +54,9 @@ class ConvertReport:
     source_split: str = ""
     split: str = ""
     is_dry_run: bool = False
+    check: LogitCheck | None = None
+    unchecked: str = ""
+    """What a dry run could not look at, because it is not on this machine."""
 
 
 def convert_weights(request: Request, progress: Progress = no_progress) -> ConvertReport:
@@ -63,6 +68,8 @@ def convert_weights(request: Request, progress: Progress = no_progress) -> Conve
     started = perf_counter()
     options = request.options
     check_request(request)
+    if options.dry_run and not way_back_inside(options.source).exists():
+        return _only_flags(request)
     source = open_source(request)
     check_source(request, source)
     output = options.output if options.to_megatron else output_directory(options.output)
@@ -76,8 +83,8 @@ def convert_weights(request: Request, progress: Progress = no_progress) -> Conve
         return replace(report, seconds=perf_counter() - started)
     _refuse_full_disk(output, report.num_bytes)
     _compare_repeats(plan, source, progress)
-    _write(request, source, target, plan, dtypes, output, progress)
-    return replace(report, seconds=perf_counter() - started, verified=options.verify)
+    check = _write(request, source, target, plan, dtypes, output, progress)
+    return replace(report, seconds=perf_counter() - started, verified=options.verify, check=check)
 
 
 def open_source(request: Request) -> Source:
@@ -93,7 +100,7 @@ def open_source(request: Request) -> Source:
             help="leave the flag out, or name the right directory with --load-dir",
         )
     if not found and options.to_megatron:
-        return open_huggingface(folder)
+        return open_huggingface(folder, weights_may_be_absent=options.dry_run)
     small_files = [options.hf_dir] if options.hf_dir is not None else []
     # MindSpeed-LLM's users name the original model directory as --save-dir, for this very purpose
     fallback = [] if options.to_megatron else [options.output]
@@ -108,38 +115,69 @@ def _write(
     dtypes: Mapping[Key, DType],
     output: Path,
     progress: Progress,
-) -> None:
+) -> LogitCheck | None:
+    """Fill, verify and publish the output; gives what ``--check`` found."""
     options = request.options
     last = TRACKER if options.to_megatron else CONFIG
     with written_aside(output, last=last, keep=source.root) as folder:
         inside = folder / iteration_folder(release=options.release) if options.to_megatron else folder
         inside.mkdir(exist_ok=True)
-        draft = _fill(source, target, plan, dtypes, inside, progress)
+        draft, checksums = _fill(source, target, plan, dtypes, inside, progress)
         if source.small_files is not None:
             copy_small_files(source.small_files, folder / SMALL_FILES_FOLDER if options.to_megatron else folder)
+            if not options.to_megatron:
+                set_dtype(folder, dtypes.values())
         digests = _verify(source, target, draft, progress) if options.verify else {}
-        write_manifest(folder, last, _facts(request, source, target, digests))
+        check = _check(source, target, draft, progress) if options.check else None
+        crc32 = {f"{draft.places[key].path.relative_to(folder)}:{key.name}": crc for key, crc in checksums.items()}
+        write_manifest(folder, last, _facts(request, source, target) | {"sha256": digests, "crc32": crc32})
         if options.to_megatron:
             (folder / TRACKER).write_text(tracker_text(release=options.release), encoding="utf-8")
+    return check
 
 
 def _fill(
     source: Source, target: Target, plan: Plan, dtypes: Mapping[Key, DType], folder: Path, progress: Progress
-) -> Draft:
+) -> tuple[Draft, dict[Key, int]]:
     draft = target.create(folder, dtypes)
     with progress("write", total_bytes(draft.places.values()), "bytes") as advance:
-        draft.close(fill(plan, source.places, draft.places, advance))
-    return draft
+        checksums = fill(plan, source.places, draft.places, advance)
+    draft.close(checksums)
+    return draft, checksums
 
 
 def _verify(source: Source, target: Target, draft: Draft, progress: Progress) -> dict[str, str]:
     """Digests of all Hugging Face tensors, each compared with the source; see ``verify.verify``."""
+    total = total_bytes(source.places.values())
+    with progress("verify", total, "bytes") as advance:
+        return verify(source.model, *_weights(source, target, draft), advance)
+
+
+def _check(source: Source, target: Target, draft: Draft, progress: Progress) -> LogitCheck:
+    """The check; CheckpointError SP408 if no type was changed and the logits still differ."""
+    if source.small_files is None:
+        raise ConfigError(
+            "SP407",
+            f"--check needs config.json, and {source.root} has no {SMALL_FILES_FOLDER}/{CONFIG}",
+            help="give the directory of the original model with --hf-dir",
+        )
+    with progress("check"):
+        check = check_logits(source.model, source.small_files, *_weights(source, target, draft))
+    is_same_type = {place.dtype for place in source.places.values()} == {p.dtype for p in draft.places.values()}
+    if isnan(check.largest_difference) or (is_same_type and check.largest_difference > 0):
+        raise CheckpointError(
+            "SP408",
+            f"logits of source and output differ by up to {check.largest_difference:.3g}",
+            help="nothing was published; report this with the model's name",
+        )
+    return check
+
+
+def _weights(source: Source, target: Target, draft: Draft) -> tuple[Weights, Weights]:
     model = source.model
     original = source.layout.find(model, source.form) if source.layout and source.form else in_model_directory(model)
     written = target.layout.find(model, target.form) if target.layout and target.form else in_model_directory(model)
-    total = sum(place.num_bytes for place in source.places.values())
-    with progress("verify", total, "bytes") as advance:
-        return verify(model, (original, source.places), (written, draft.places), advance)
+    return (original, source.places), (written, draft.places)
 
 
 def _compare_repeats(plan: Plan, source: Source, progress: Progress) -> None:
@@ -179,6 +217,23 @@ def _refuse_full_disk(output: Path, num_bytes: int) -> None:
         )
 
 
+def _only_flags(request: Request) -> ConvertReport:
+    """Of a dry run on a machine that has not got the source."""
+    options = request.options
+    return ConvertReport(
+        output=options.output,
+        family=options.model_type_hf or "?",
+        num_tensors=0,
+        num_bytes=0,
+        dtypes=(),
+        seconds=0.0,
+        verified=False,
+        notes=(),
+        is_dry_run=True,
+        unchecked=f"{options.source} is not on this machine: only the flags were checked",
+    )
+
+
 def _report(
     request: Request, source: Source, target: Target, dtypes: Mapping[Key, DType], output: Path
 ) -> ConvertReport:
@@ -194,6 +249,7 @@ def _report(
         source_split=str(source.form.split) if source.form else "",
         split=str(target.form.split) if target.form else "",
         is_dry_run=request.options.dry_run,
+        unchecked="" if source.has_weights else f"{source.root} has no weights: they were planned from {CONFIG}",
     )
 
 
@@ -221,7 +277,7 @@ def _notes(source: Source, target: Target) -> list[str]:
     return notes
 
 
-def _facts(request: Request, source: Source, target: Target, digests: dict[str, str]) -> dict[str, Any]:
+def _facts(request: Request, source: Source, target: Target) -> dict[str, Any]:
     return {
         "seqpack_version": __version__,
         "source": str(source.root.resolve()),
@@ -229,5 +285,4 @@ def _facts(request: Request, source: Source, target: Target, digests: dict[str, 
         "family": source.model.converter.architectures[0],
         "split": str(target.form.split) if target.form else None,
         "verified": request.options.verify,
-        "sha256": digests,
     }

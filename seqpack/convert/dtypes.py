@@ -44,7 +44,7 @@ def convert_bits(bits: NDArray[Any], source: DType, target: DType) -> NDArray[An
     if source is target:
         return bits
     wide = _from_bfloat16(bits) if source is DType.BF16 else bits.view(_NUMPY[source])
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         # by way of float32, as torch goes from float64 to bfloat16
         narrow = _to_bfloat16(wide.astype(np.float32)) if target is DType.BF16 else _bits(wide.astype(_NUMPY[target]))
     if _loses_range(source, target) and _infinities(narrow, target) > int(np.isinf(wide).sum()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,16 @@ def copy_small_files(source: Path, destination: Path) -> None:
         for path in source.glob(pattern):
             if path.is_file():
                 shutil.copyfile(path, destination / path.name)
+
+
+def set_dtype(folder: Path, dtypes: Iterable[DType]) -> None:
+    """Let ``config.json`` name the type of the weights beside it: transformers loads them in that one."""
+    names = {dtype.torch for dtype in dtypes}
+    config = json.loads((folder / CONFIG).read_bytes())
+    key = "dtype" if "dtype" in config else "torch_dtype"
+    if len(names) == 1 and config.get(key) not in (None, *names):
+        config[key] = names.pop()
+        (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _whole(name: str, shape: tuple[int, ...]) -> Tensor:

@@ -149,29 +149,17 @@ def _prove(plan: Plan, sources: Iterable[Tensor]) -> None:
         used[held.key].add(held.place)
     for source in sources:
         padding = {Held(source.key, piece).place for piece in source.pieces if piece.is_padding}
-        # a copied row that fills up the vocabulary is taken a second time, inside what is copied anyway
-        taken = _without_contained(used[source.key]) | padding
-        assert is_tiling(taken, source.rows, source.columns), f"{source.key} would not be used as a whole"
-
-
-def _without_contained(rectangles: set[Rectangle]) -> set[Rectangle]:
-    """Without single rows that lie in another rectangle."""
-    rows = {each for each in rectangles if each.rows == 1}
-    others = rectangles - rows
-    return others | {row for row in rows if not any(_contains(other, row) for other in others)}
-
-
-def _contains(outer: Rectangle, inner: Rectangle) -> bool:
-    return (
-        outer.row <= inner.row
-        and inner.row + inner.rows <= outer.row + outer.rows
-        and outer.column <= inner.column
-        and inner.column + inner.columns <= outer.column + outer.columns
-    )
+        taken = used[source.key] | padding
+        assert _covers(taken, source.rows, source.columns), f"{source.key} would not be used as a whole"
 
 
 def is_tiling(rectangles: Iterable[Rectangle], rows: int, columns: int) -> bool:
     """Whether the rectangles cover ``rows`` by ``columns`` without a gap, an overlap or anything outside."""
+    return _covers(rectangles, rows, columns, once=True)
+
+
+def _covers(rectangles: Iterable[Rectangle], rows: int, columns: int, *, once: bool = False) -> bool:
+    """Whether they cover ``rows`` by ``columns`` and nothing else; ``once``: without an overlap."""
     listed = list(rectangles)
     edges = sorted({0, columns} | {edge for each in listed for edge in (each.column, each.column + each.columns)})
     if edges[0] < 0 or edges[-1] > columns:
@@ -179,9 +167,9 @@ def is_tiling(rectangles: Iterable[Rectangle], rows: int, columns: int) -> bool:
     for left, right in pairwise(edges):
         end = 0
         for each in sorted(each for each in listed if each.column <= left and right <= each.column + each.columns):
-            if each.row != end:
+            if each.row > end or (once and each.row < end):
                 return False
-            end = each.row + each.rows
+            end = max(end, each.row + each.rows)
         if end != rows:
             return False
     return True

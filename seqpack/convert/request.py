@@ -41,10 +41,12 @@ def check_request(request: Request) -> None:
     options, megatron = request.options, request.megatron
     if options.model_type_hf is not None:
         check_model_type(options.model_type_hf)
-    for flag, why, remedy in request.refused.given():
-        if not remedy and flag != "--model-type":
+    refused = request.refused.given()
+    for flag, why, remedy in refused:
+        if not remedy:
             raise unknown_family(f"{flag}: {why}")
-        raise ConfigError("SP029", f"{flag} is not supported: {why}", help=remedy or "leave it out")
+    for flag, why, remedy in refused:
+        raise ConfigError("SP029", f"{flag} is not supported: {why}", help=remedy)
     if options.to_megatron:
         return
     sizes = {

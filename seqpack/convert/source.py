@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seqpack.convert.copying import contiguous_place
 from seqpack.convert.dims import read_config, read_dims
+from seqpack.convert.dtypes import BY_TORCH, DType
 from seqpack.convert.families import find_converter
 from seqpack.convert.huggingface import CONFIG, HEAD, huggingface_tensors, read_places, tied_head
 from seqpack.convert.layouts import TRACKER, Layout, find_checkpoint
@@ -46,6 +48,7 @@ class Source:
     form: Form | None = None
     args: Namespace | None = None
     layout: Layout | None = None
+    has_weights: bool = True
 
     @property
     def is_megatron(self) -> bool:
@@ -67,10 +70,15 @@ def way_back_inside(folder: Path) -> Path:
     return next((other for other in others if (other / CONFIG).is_file()), folder)
 
 
-def open_huggingface(folder: Path) -> Source:
-    """A model directory; CheckpointError SP403 or SP404 unless it has exactly the tensors its config implies."""
+def open_huggingface(folder: Path, *, weights_may_be_absent: bool = False) -> Source:
+    """A model directory; CheckpointError SP403 or SP404 unless it has exactly the tensors its config implies.
+
+    ``weights_may_be_absent``: where there are none at all, they are as the config says.
+    """
     config = read_config(folder)
     model = read_model(config)
+    if weights_may_be_absent and not any(folder.glob("*.safetensors*")):
+        return _without_weights(folder, model, config)
     found = {Key("", name): place for name, place in read_places(folder).items()}
     tables = {key for key in found if _ROTARY_TABLE.fullmatch(key.name)}
     places = {key: place for key, place in found.items() if key not in tables}
@@ -81,6 +89,13 @@ def open_huggingface(folder: Path) -> Source:
         notes.append(f"left out {HEAD}: it equals the embedding")
     check_parameters(tensors, places, where=str(folder), hint=_head_hint(tensors, places, HEAD))
     return Source(folder, model, config, tensors, places, folder, tuple(notes))
+
+
+def _without_weights(folder: Path, model: Model, config: Mapping[str, Any]) -> Source:
+    dtype = BY_TORCH.get(str(config.get("dtype") or config.get("torch_dtype")), DType.F32)
+    tensors = huggingface_tensors(model)
+    places = {tensor.key: contiguous_place(folder / CONFIG, 0, dtype, tensor.shape) for tensor in tensors}
+    return Source(folder, model, config, tensors, places, folder, has_weights=False)
 
 
 def open_megatron(

@@ -68,38 +68,38 @@ def verify(
             original = find(name)[0]
             dtype, stored = written[copies[0].shards[0]].dtype, places[original.shards[0]].dtype
             height = max(1, BLOCK_BYTES // (columns * max(dtype.size, stored.size)))
+            height = min(height, rows)
+            there, here = np.empty((height, columns), stored.bits), np.empty((height, columns), dtype.bits)
             for first in range(0, rows, height):
                 count = min(height, rows - first)
-                wanted = convert_bits(read(original, places, first, (count, columns), files), stored, dtype)
+                read(original, places, first, there[:count], files)
+                wanted = convert_bits(there[:count], stored, dtype)
                 for copy in copies:
-                    if not np.array_equal(read(copy, written, first, (count, columns), files), wanted):
+                    read(copy, written, first, here[:count], files)
+                    if not np.array_equal(here[:count], wanted):
                         raise _failed(f"{name} is not what {copy.shards[0]} holds")
-                digest.update(np.ascontiguousarray(wanted).data.cast("B"))
+                digest.update(here[:count].data.cast("B"))
                 advance(count * columns * dtype.size)
             return name, digest.hexdigest()
 
         return dict(in_threads(work, list(shapes)))
 
 
-def read(
-    holding: Holding, places: Mapping[Key, Place], first: int, shape: tuple[int, int], files: OpenFiles
-) -> NDArray[Any]:
-    """Rows ``first`` and on of a Hugging Face tensor, in full width."""
-    rows, columns = shape
-    into = np.empty(shape, places[holding.shards[0]].dtype.bits)
+def read(holding: Holding, places: Mapping[Key, Place], first: int, into: NDArray[Any], files: OpenFiles) -> None:
+    """Fill ``into`` with rows ``first`` and on of a Hugging Face tensor, in full width, as bits of its type."""
+    rows, columns = into.shape
     staging = Staging()
     if holding.in_columns:
         width = columns // len(holding.shards)
         for number, key in enumerate(holding.shards):
             part = into[:, number * width : (number + 1) * width]
             _read_run(holding, places[key], first, part, files, staging)
-        return into
+        return
     shard, row = holding.shard[first : first + rows], holding.row[first : first + rows]
     breaks = np.flatnonzero((np.diff(row) != 1) | (np.diff(shard) != 0)) + 1
     for start, end in zip([0, *breaks.tolist()], [*breaks.tolist(), rows], strict=True):
         place = places[holding.shards[shard[start]]]
         _read_run(holding, place, int(row[start]), into[start:end], files, staging)
-    return into
 
 
 def _read_run(holding: Holding, place: Place, row: int, into: NDArray[Any], files: OpenFiles, staging: Staging) -> None:

@@ -165,7 +165,7 @@ class IgnoredConvertOptions:
 class RefusedConvertOptions:
     """Known, but not supported"""
 
-    model_type: Literal["GPT", "BERT"] = option("GPT", "only decoders (GPT) are converted", hidden=True)
+    model_type: Literal["GPT", "BERT"] = option("GPT", "only decoders (GPT) are converted | leave it out", hidden=True)
     moe_tp_extend_ep: bool = option(
         False,
         "experts over TP times EP ranks are a split that only MindSpeed-LLM reads | "
