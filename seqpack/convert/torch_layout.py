@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ class StoredRanks:
         )
 
     def form(self, model: Model) -> Form:
-        tp, pp, ep = (1 + max(rank[axis] for rank in self.ranks) for axis in range(3))
+        tp, pp, ep = self._sizes()
         names = {name for chunks in self._files.values() for chunk in chunks.values() for name in chunk}
         experts = Experts.SEQUENTIAL
         if any(".experts.linear_fc1." in name for name in names):
@@ -159,6 +160,20 @@ class StoredRanks:
             any(name.endswith("linear_qkv.layer_norm_weight") for name in names),
             experts,
         )
+
+    def _sizes(self) -> tuple[int, int, int]:
+        """TP, PP and EP; CheckpointError SP401 if a rank between others is missing."""
+        tp, pp, ep = (1 + max(rank[axis] for rank in self.ranks) for axis in range(3))
+        wanted = {Rank(*numbers) for numbers in product(range(tp), range(pp), range(ep))}
+        # where experts are not split, Megatron-LM has not got every pair of tensor and expert rank
+        if (missing := sorted(wanted - self.ranks)) and (tp == 1 or ep == 1):
+            shown = ", ".join(f"TP {rank.tp} PP {rank.pp} EP {rank.ep}" for rank in missing[:4])
+            raise CheckpointError(
+                "SP401",
+                f"{self.folder} has {len(self.ranks)} of {len(wanted)} ranks, it misses {shown}",
+                help="copy the checkpoint again",
+            )
+        return tp, pp, ep
 
     def tensors(self, model: Model) -> list[Tensor]:
         form = self.form(model)
