@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from seqpack.core.errors import ConfigError
+from seqpack.models.local_parameters import local
 from seqpack.models.router import load_balancing_loss
 
 if TYPE_CHECKING:
     from seqpack.attention.contract import VarlenAttention
     from seqpack.core.segments import Segments
-    from seqpack.runtime.batch import Batch
+    from seqpack.runtime.batch import Batch, SharedRows
 
 ATTENTION_NAME = "seqpack"
 
@@ -41,28 +42,33 @@ class PackedLM(nn.Module):
 
     ``model`` comes from ``build_model``. The loss is passed in; dividing by the ``loss_units`` of the step is up to the
     caller. A mixture of experts whose configuration asks for it (``output_router_logits``) adds its router loss, once
-    for each unit, so that the division leaves ``router_aux_loss_coef`` times the mean over micro-batches.
+    for each unit, so that the division leaves ``router_aux_loss_coef`` times the mean over micro-batches; ``sharers``
+    processes that share every matrix all compute it, and each adds its share.
     """
 
-    def __init__(self, model: Any, attention: VarlenAttention, head_loss: HeadLoss) -> None:
+    def __init__(self, model: Any, attention: VarlenAttention, head_loss: HeadLoss, *, sharers: int = 1) -> None:
         super().__init__()
         self.model = model
         self._attention = attention
         self._head_loss = head_loss
+        self._sharers = sharers
 
     def forward(self, batch: Batch) -> torch.Tensor:
         output = self._base(batch)
         loss: torch.Tensor = self._head_loss(
             output.last_hidden_state[0],
-            self._head.weight,
+            local(self._head.weight),
             batch.labels[0],
             None if batch.loss_weights is None else batch.loss_weights[0],
         )
         if not self._router_loss:
             return loss
         config = self.model.config
-        router = load_balancing_loss(output.router_logits, config.num_experts_per_tok, batch.is_real[0])
-        loss += config.router_aux_loss_coef * batch.loss_units * router
+        sum_of_ranks = batch.shared.sum if batch.shared is not None else torch.Tensor.detach
+        router = load_balancing_loss(
+            output.router_logits, config.num_experts_per_tok, batch.is_real[0], sum_of_ranks=sum_of_ranks
+        )
+        loss += config.router_aux_loss_coef * batch.loss_units / self._sharers * router
         return loss
 
     def hidden(self, batch: Batch) -> torch.Tensor:
@@ -91,6 +97,7 @@ class PackedLM(nn.Module):
             use_cache=False,
             segments=batch.segments,
             varlen_attention=self._attention,
+            shared_rows=batch.shared,
             **router,
         )
 
@@ -111,6 +118,7 @@ def _attend(
     *,
     segments: Segments | None = None,
     varlen_attention: VarlenAttention | None = None,
+    shared_rows: SharedRows | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
@@ -126,15 +134,12 @@ def _attend(
     if dropout or softcap or s_aux is not None:
         what = "dropout" if dropout else "a soft cap" if softcap else "sinks"
         _refuse(f"its attention has {what}, which packed attention does not compute")
+    scale = q_1NTH.shape[-1] ** -0.5 if scaling is None else scaling
+    if shared_rows is not None:
+        return shared_rows.attend(q_1NTH, k_1KTH, v_1KTH, scale=scale, window=sliding_window), None
     cu_seqlens = segments.attended.cu_seqlens
     out_1NTH, _ = varlen_attention(
-        q_1NTH,
-        k_1KTH,
-        v_1KTH,
-        cu_q=cu_seqlens,
-        cu_k=cu_seqlens,
-        scale=q_1NTH.shape[-1] ** -0.5 if scaling is None else scaling,
-        window=sliding_window,
+        q_1NTH, k_1KTH, v_1KTH, cu_q=cu_seqlens, cu_k=cu_seqlens, scale=scale, window=sliding_window
     )
     return out_1NTH.transpose(1, 2).contiguous(), None
 

@@ -56,7 +56,8 @@ class ModelFlops:
         )
 
     def of_batch(self, batch: Batch) -> float:
-        """Operations of one micro-batch, forward and backward."""
+        """Operations of one micro-batch, forward and backward, of all ranks that share it."""
+        batch = batch if batch.shared is None else batch.shared.whole
         starts = batch.segments.attended.cu_seqlens[:-1]
         lengths = np.add.reduceat(batch.is_real[0].numpy(), starts, dtype=np.int64)
         return self.of_samples(lengths, batch.num_targets)
@@ -77,6 +78,19 @@ class ModelFlops:
         weights = self.matrices * num_tokens + self.head * num_targets
         products = (4.0 if self.adapters else 6.0) * weights + 6.0 * self.adapters * num_tokens
         return products + 12.0 * self.attention_width * pairs
+
+
+def costs_of_layers(config: Any) -> list[float]:
+    """Weights that a token passes in each layer, and in the output layer at the end: what a pipeline is cut by."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    costs = [0.0] * config.num_hidden_layers
+    for name, weight in model.named_parameters():
+        if active := _active(config, name, weight):
+            costs[int(name.partition(".layers.")[2].partition(".")[0])] += active
+    return [*costs, float(config.vocab_size * config.hidden_size)]
 
 
 def peak_flops(device_name: str) -> float | None:

@@ -13,6 +13,8 @@ from seqpack.core.errors import ConfigError
 from seqpack.models.load import ModelSpec, resolve_model
 from seqpack.models.lora import LoraSettings
 from seqpack.models.self_check import self_check
+from seqpack.models.stages import PipelineCut
+from seqpack.options.context import ContextOptions
 from seqpack.options.train import (
     DEFAULT_EPOCHS,
     LoraOptions,
@@ -35,13 +37,17 @@ from seqpack.train.checks import (
     resolve_row_length,
     resolve_tokenizer,
 )
+from seqpack.train.context import attention_name, context_settings, make_planner, needs_parts, prices
 from seqpack.train.data import TrainData, open_data
+from seqpack.train.estimate import Workload, estimate_layout
 from seqpack.train.flops import ModelFlops
-from seqpack.train.loader import RowSchedule
+from seqpack.train.layout import cut_model
+from seqpack.train.loader import BatchReader, RowSchedule
 from seqpack.train.loop import Evaluation
 from seqpack.train.loss import chunked_cross_entropy
+from seqpack.train.pipeline import check_micro_batches
 from seqpack.train.run_state import SavedStep, newest
-from seqpack.train.summary import RunSummary
+from seqpack.train.summary import ContextPrice, LayoutEstimate, RunSummary
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +55,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from seqpack.cp.algorithms import Planner
+
 DTYPE_BYTES = {"bfloat16": 2, "float32": 4, "float64": 8}
+PRICED_BATCHES = 32
+"""Micro-batches that ``--dry-run`` prices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +82,27 @@ class TrainPlan:
     saved: SavedStep | None
     ranks: Ranks
     parallel: ParallelPlan
+    cut: PipelineCut | None
     lora: LoraSettings | None
+    context: Planner | None = None
 
     @property
     def result_folder(self) -> str:
         """Name of what the run writes in the end."""
         return MODEL_FOLDER if self.lora is None else ADAPTER_FOLDER
+
+    @property
+    def num_micro_batches(self) -> int:
+        """Of a full step, on each data parallel rank."""
+        return -(-self.training.global_batch_size // self.training.micro_batch_size // self.parallel.dp)
+
+    @property
+    def estimate(self) -> LayoutEstimate:
+        """What the layout asks of a process, for micro-batches of the longest rows."""
+        tokens = self.training.micro_batch_size * (self.row_length or int(self.dataset.row_lengths.max(initial=1)))
+        recompute = self.training.recompute_granularity
+        work = Workload(self.num_micro_batches, tokens, DTYPE_BYTES[self.dtype], recompute)
+        return estimate_layout(self.model.config, self.parallel, self.cut, work)
 
     @property
     def peak_lr(self) -> float:
@@ -87,6 +112,24 @@ class TrainPlan:
     def first_step(self) -> int:
         """Steps that are done already."""
         return self.saved.step if self.saved else 0
+
+    def reader(self) -> BatchReader:
+        """Rows of a micro-batch -> the whole of it."""
+        return BatchReader(
+            self.dataset,
+            self.isolation.mask,
+            self.data.pad_to,
+            self.row_length,
+            self.dataset.manifest.tokenizer.pad_token_id,
+            self.training.loss_reduction,
+        )
+
+    def context_prices(self) -> list[ContextPrice]:
+        """What each algorithm of context parallelism would cost for the first rows; empty without it."""
+        if self.context is None:
+            return []
+        first = (rows for step in self.schedule for rows in step.micro_batches)
+        return prices(self.context, map(self.reader(), islice(first, PRICED_BATCHES)))
 
     def summary(self) -> RunSummary:
         """What will run, to be shown before it does."""
@@ -121,11 +164,13 @@ class TrainPlan:
         )
 
     def _state_bytes(self) -> int:
-        """Weight, gradient and two moments of AdamW, in float32 at least; each rank of ``dp_shard`` holds its part.
+        """Weight, gradient and two moments of AdamW, in float32 at least; each rank of dp_shard x cp has a part.
 
         One process keeps bfloat16 weights beside their masters. With LoRA, what is trained is too little to count.
         """
-        width, shards = DTYPE_BYTES[self.dtype], self.parallel.dp_shard
+        if self.ranks.size > 1 and self.lora is None:
+            return self.estimate.state_bytes
+        width, shards = DTYPE_BYTES[self.dtype], self.parallel.dp_shard * self.parallel.cp
         wide = max(width, DTYPE_BYTES["float32"])
         kept = wide if shards > 1 else width
         full = 4 * wide + (width if shards == 1 and width < wide else 0)
@@ -140,6 +185,8 @@ class TrainPlan:
             notes.append(f"family {family} is not among those tested; a tiny copy gave the same packed as one by one")
         if getattr(self.model.config, "output_router_logits", False):
             notes.append(f"router loss: {self.model.config.router_aux_loss_coef:g} of it is part of the loss")
+        if self.attention.on_request:
+            notes.append(f"attention {self.attention.name} builds the whole mask: exact, and much slower than causal")
         if self.lora is not None:
             targets = ", ".join(self.lora.targets) or "every matrix of the layers"
             notes.append(f"LoRA of rank {self.lora.rank}, alpha {self.lora.alpha:g}, beside {targets}")
@@ -161,6 +208,7 @@ def prepare(
     parallel: ParallelOptions | None = None,
     lora: LoraOptions | None = None,
     ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+    context: ContextOptions = ContextOptions(),  # noqa: B008 - frozen
 ) -> TrainPlan:
     """Check the options against each other, the data set, the model directory and this machine.
 
@@ -171,7 +219,8 @@ def prepare(
     dataset = open_data(data, end_token_id=_end_token(model, data))
     manifest = dataset.manifest
     isolation = resolve_isolation(manifest, data)
-    row_length = resolve_row_length(manifest, data, int(dataset.row_lengths.max(initial=0)))
+    longest_row = int(dataset.row_lengths.max(initial=0))
+    row_length = resolve_row_length(manifest, data, longest_row, all_packed=dataset.all_packed)
     backend = select_device(run.device, num_threads=run.num_threads, index=ranks.local)
     spec = resolve_model(
         model.model,
@@ -180,13 +229,20 @@ def prepare(
         eos_token_id=manifest.tokenizer.eos_token_id,
         pad_token_id=manifest.tokenizer.pad_token_id,
     )
+    cut = cut_model(spec.config, parallel_plan, parallel or ParallelOptions(), training, lora or LoraOptions())
     if not spec.tested:
         self_check(spec.config, cpu_flash_attention, chunked_cross_entropy)
+    if data.repack_epochs:
+        dataset = dataset.repacked(_schedule(dataset, data, training, None).num_epochs)
+    settings = context_settings(context, parallel_plan)
+    attention = _attention(
+        attention_name(context, run.attention), spec, backend, model.dtype, isolation, parts=needs_parts(settings)
+    )
     costs = dataset.costs(ModelFlops.of(spec.config)) if ranks.size > 1 else None
     tokenizer_dir = resolve_tokenizer(
         manifest.tokenizer, model.tokenizer, spec.directory, random_weights=spec.random_weights
     )
-    return TrainPlan(
+    plan = TrainPlan(
         data=data,
         training=training,
         run=run,
@@ -199,16 +255,23 @@ def prepare(
         dtype=model.dtype,
         tokenizer_dir=tokenizer_dir,
         backend=backend,
-        attention=_attention(run.attention, spec, backend, model.dtype, isolation),
+        attention=attention,
         saved=newest(run.save) if run.resume else None,
         ranks=ranks,
         parallel=parallel_plan,
+        cut=cut,
         lora=_lora(lora or LoraOptions()),
+        context=make_planner(settings, context, spec, parallel_plan, backend, attention, DTYPE_BYTES[model.dtype])
+        if settings is not None
+        else None,
     )
+    if cut is not None:
+        check_micro_batches(cut, plan.num_micro_batches)
+    return plan
 
 
 def _attention(
-    name: str, spec: ModelSpec, backend: DeviceBackend, dtype: str, isolation: Isolation
+    name: str, spec: ModelSpec, backend: DeviceBackend, dtype: str, isolation: Isolation, *, parts: bool
 ) -> AttentionBackend:
     needs = AttentionNeeds(
         backend.device.type,
@@ -217,6 +280,7 @@ def _attention(
         head_size=spec.head_size,
         window=spec.has_window,
         grouped=spec.grouped_heads,
+        partial=parts,
     )
     return select_attention(name, BUILTIN_BACKENDS, needs)
 
@@ -235,6 +299,7 @@ def _parallel(options: ParallelOptions, ranks: Ranks) -> ParallelPlan:
         cp=options.context_parallel_size,
         tp=options.tensor_model_parallel_size,
         pp=options.pipeline_model_parallel_size,
+        ep=options.expert_model_parallel_size,
     )
 
 
@@ -264,6 +329,7 @@ def _schedule(
         weights=dataset.weights,
         padded=data.padded_samples,
         costs=costs,
+        epoch_shift=dataset.epoch_shift,
         loss_units=dataset.loss_units(training.loss_reduction),
     )
 
