@@ -65,6 +65,15 @@ def test_rows_add_up_to_what_a_batch_counts(write_dataset: WriteDataset) -> None
         assert data.costs(flops).tolist() == pytest.approx(wanted)
 
 
+@pytest.mark.parametrize("matrices", [500_000_000, 6_525_288_448])
+def test_a_real_model_is_more_than_the_index_can_count(matrices: int) -> None:
+    flops = ModelFlops(matrices, (None,), 4, matrices // 10)
+    lengths, num_targets = np.array([4096, 100], np.int32), np.array([4000, 50], np.int32)
+    found = flops.of_rows(np.array([0, 1]), lengths, num_targets, 2)
+    wanted = [flops.of_samples(lengths[row : row + 1].astype(np.int64), int(num_targets[row])) for row in (0, 1)]
+    assert found.tolist() == pytest.approx(wanted)
+
+
 def test_peaks() -> None:
     assert peak_flops("NVIDIA H100 80GB HBM3") == pytest.approx(989e12)
     assert peak_flops("cpu") is None
