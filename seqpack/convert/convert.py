@@ -179,7 +179,7 @@ def _check(source: Source, target: Target, draft: Draft, progress: Progress) -> 
 
 def _weights(source: Source, target: Target, draft: Draft) -> tuple[Weights, Weights]:
     model = source.model
-    original = source.layout.find(model, source.form) if source.layout and source.form else in_model_directory(model)
+    original = source.find or in_model_directory(model)
     written = target.layout.find(model, target.form) if target.layout and target.form else in_model_directory(model)
     return (original, source.places), (written, draft.places)
 

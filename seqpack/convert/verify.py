@@ -168,7 +168,7 @@ def _prefixed(
     stage, chunk, prefix = home
     split = form.split
     named = prefix + (name or rule.spelled(transformer_engine=form.transformer_engine))
-    shard, row = _rows(model.dims, rule, part, split.tp, form.vocab_rows)
+    shard, row = part_rows(model.dims, rule, part, split.tp, form.vocab_rows)
     return [
         Holding(tuple(key_of(Rank(tp, stage, ep), chunk, named) for tp in tps), shard, row, rule.join is Join.COLUMNS)
         for ep in range(split.ep)
@@ -182,7 +182,7 @@ def _of_expert(
     stage, chunk, prefix = home
     dims, split = model.dims, form.split
     ep, number = divmod(expert, dims.num_experts // split.ep)
-    shard, row = _rows(dims, rule, part, split.expert_tp, form.vocab_rows)
+    shard, row = part_rows(dims, rule, part, split.expert_tp, form.vocab_rows)
     joined = form.experts is Experts.JOINED
     if joined:
         name = "weight1" if rule.megatron.startswith("linear_fc1") else "weight2"
@@ -211,7 +211,7 @@ def _copies(join: Join, tp: int) -> list[tuple[int, ...]]:
     return [(rank,) for rank in range(tp)] if join is Join.COPY else [tuple(range(tp))]
 
 
-def _rows(dims: ModelDims, rule: Rule, part: int, tp: int, vocab_rows: int) -> tuple[NDArray[Any], NDArray[Any]]:
+def part_rows(dims: ModelDims, rule: Rule, part: int, tp: int, vocab_rows: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Shard and row there of each row of one Hugging Face parameter."""
     count = getattr(dims, rule.parts[part].shape[0])
     row = np.arange(count)
