@@ -22,6 +22,10 @@ LAZY_COMMANDS: dict[str, tuple[str, str]] = {
     "pack": ("Prepare", "Pack a set again without tokenizing, or group raw rows that fill packs."),
     "merge": ("Prepare", "The data set out of parts that several machines made."),
     "train": ("Train", "Train a model on a data set."),
+    "verify": (
+        "Train",
+        "Try on your data and configuration whether packed training is right: nothing leaks, nothing is lost.",
+    ),
     "convert": ("Weights", "Weights between Hugging Face and Megatron-core."),
     "demo": ("Meta", "The whole road on a small data set, in about two minutes."),
     "plugins": ("Meta", "Handlers, templates and strategies, and the plugins they come from."),

@@ -376,6 +376,12 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "--append-eod when the text is made and --reset-attention-mask when it is trained on belong together.",
         "Make the text with --append-eod; seqpack train then keeps documents apart by itself.",
     ),
+    "SP212": Diagnostic(
+        "there is no model to verify",
+        "seqpack verify takes a small copy of the model with random weights, or under --full-size the model itself; "
+        "the copy could not be built, or the model has no weights.",
+        "The message says which; choose the other one.",
+    ),
     # 3xx: manifest
     "SP301": Diagnostic(
         "made of something else",

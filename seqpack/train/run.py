@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from seqpack.hooks.specs import MetricSink
+    from seqpack.models.packed import HeadLoss
 
 
 def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
@@ -52,20 +53,8 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
     """
     ranks, save = plan.ranks, plan.run.save
     ranks.wait()  # all have looked at --save before the first one changes it
-    model = _model(plan)
-    trainer = Trainer(
-        model,
-        plan.schedule,
-        _reader(plan),
-        _optimizer(model, plan.training),
-        _rate(plan),
-        plan.backend,
-        ranks,
-        seed=plan.data.seed,
-        describe=plan.dataset.describe,
-        flops=ModelFlops.of(plan.model.config, adapters=_adapter_size(plan, model)).of_batch,
-        peak_flops=(peak_flops(plan.backend.name) or 0.0) * ranks.size,
-    )
+    trainer = make_trainer(plan)
+    model = trainer.model
     state = RunState(save, ranks, _identity(plan), plan.run.keep_last or None, background=plan.run.async_save)
     if plan.saved is not None:
         state.load(plan.saved, trainer.optimizer.tensors())
@@ -87,7 +76,25 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
     return replace(result, model_path=str(save / plan.result_folder))
 
 
-def _model(plan: TrainPlan) -> PackedLM:
+def make_trainer(plan: TrainPlan, head_loss: HeadLoss = chunked_cross_entropy) -> Trainer:
+    """The model of a run on its devices, and what it trains with; every rank calls it."""
+    model = _model(plan, head_loss)
+    return Trainer(
+        model,
+        plan.schedule,
+        make_reader(plan),
+        _optimizer(model, plan.training),
+        _rate(plan),
+        plan.backend,
+        plan.ranks,
+        seed=plan.data.seed,
+        describe=plan.dataset.describe,
+        flops=ModelFlops.of(plan.model.config, adapters=_adapter_size(plan, model)).of_batch,
+        peak_flops=(peak_flops(plan.backend.name) or 0.0) * plan.ranks.size,
+    )
+
+
+def _model(plan: TrainPlan, head_loss: HeadLoss) -> PackedLM:
     dtype: torch.dtype = getattr(torch, plan.dtype)
     sharded = plan.ranks.size > 1
     hf_model = build_model(
@@ -96,7 +103,7 @@ def _model(plan: TrainPlan) -> PackedLM:
     if plan.lora is not None:
         add_lora(hf_model, plan.lora)
     recompute(hf_model, plan.training.recompute_granularity)
-    model = PackedLM(hf_model, plan.attention.load(), chunked_cross_entropy)
+    model = PackedLM(hf_model, plan.attention.load(), head_loss)
     if sharded:
         shard(model, plan.parallel, plan.parallel.mesh(plan.backend.device.type), dtype)
     return model
@@ -164,7 +171,8 @@ def _weight_files(plan: TrainPlan) -> dict[str, int]:
     return {} if folder is None else {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
 
 
-def _reader(plan: TrainPlan) -> BatchReader:
+def make_reader(plan: TrainPlan) -> BatchReader:
+    """Rows to micro-batches as the run asks for them."""
     pad_token_id = plan.dataset.manifest.tokenizer.pad_token_id
     return BatchReader(
         plan.dataset,

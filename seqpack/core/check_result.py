@@ -1,0 +1,27 @@
+"""What a check found, for people and programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+CheckOutcome = Literal["passed", "failed", "skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """One line of a table of checks. ``seen`` says what was compared and what came of it, or why nothing was."""
+
+    name: str
+    outcome: CheckOutcome
+    seen: str
+
+    @classmethod
+    def of(cls, name: str, fault: str, fine: str) -> CheckResult:
+        """Failed with ``fault``, or passed with ``fine`` if there is none."""
+        return cls(name, "failed" if fault else "passed", fault or fine)
+
+
+def all_passed(checks: tuple[CheckResult, ...]) -> bool:
+    """Whether none failed; a check that was skipped did not."""
+    return all(check.outcome != "failed" for check in checks)
