@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seqpack.commands.packages import require_training_packages
+from seqpack.options.megatron import ArchitectureOptions, MegatronOptions, RefusedTrainOptions
 from seqpack.options.output import OutputOptions
 from seqpack.options.resolved import Resolved
 from seqpack.options.train import LoraOptions, ModelOptions, ParallelOptions, RunOptions, TrainDataOptions, TrainOptions
@@ -29,6 +30,9 @@ def train(
     run: RunOptions,
     lora: LoraOptions,
     parallel: ParallelOptions,
+    architecture: ArchitectureOptions,
+    megatron: MegatronOptions,
+    refused: RefusedTrainOptions,
     output: OutputOptions,
     resolved: Resolved,
 ) -> None:
@@ -36,7 +40,8 @@ def train(
 
     Whether samples of a pack see each other is read from the data set; a flag that contradicts it is refused. Writes
     SAVE/metrics.jsonl, SAVE/loss.png and SAVE/model, a Hugging Face directory. --dry-run shows what would run. A run
-    that stopped goes on with --resume SAVE alone.
+    that stopped goes on with --resume SAVE alone. Flags of Megatron-LM and MindSpeed-LLM are accepted: those that
+    describe the model are checked, and what has no effect is said.
 
     Examples:
       seqpack train out/alpaca --model tiny:qwen2 --save runs/first
@@ -50,6 +55,7 @@ def train(
         sys.exit(_launch(parallel.nproc or 1, run))
     # Before torch starts its threads: waiting ones must not spin, or a second busy process slows this one tenfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from seqpack.models.architecture import check_architecture
     from seqpack.report.console import Console
     from seqpack.report.training import show_result, show_summary
     from seqpack.runtime.ranks import Ranks, ranks_of
@@ -57,7 +63,10 @@ def train(
 
     ranks = Ranks(0, parallel.nproc or 1) if launches else ranks_of(os.environ)
     console = Console(output if ranks.first else replace(output, quiet=True, json=False))
+    for note in megatron.notes():
+        console.note(note)
     plan = prepare(data, model, train, run, parallel, lora, ranks)
+    check_architecture(architecture.given(), plan.model.config, plan.model.name)
     summary = plan.summary()
     show_summary(console, summary)
     if run.dry_run:

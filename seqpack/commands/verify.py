@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seqpack.commands.packages import require_training_packages
+from seqpack.options.megatron import ArchitectureOptions, MegatronOptions, RefusedTrainOptions
 from seqpack.options.output import OutputOptions
 from seqpack.options.train import LoraOptions, ModelOptions, ParallelOptions, TrainDataOptions, TrainOptions
 from seqpack.options.verify import VerifyOptions, VerifyRunOptions
@@ -26,6 +27,9 @@ def verify(
     run: VerifyRunOptions,
     lora: LoraOptions,
     parallel: ParallelOptions,
+    architecture: ArchitectureOptions,
+    megatron: MegatronOptions,
+    refused: RefusedTrainOptions,
     output: OutputOptions,
 ) -> None:
     """Try on your data and configuration whether packed training is right: nothing leaks, nothing is lost.
@@ -45,6 +49,7 @@ def verify(
     if launches:
         sys.exit(_launch(parallel.nproc or 1))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in train
+    from seqpack.models.architecture import check_architecture
     from seqpack.report.checks import check_screen, verdict
     from seqpack.report.console import Console
     from seqpack.runtime.ranks import joined, ranks_of
@@ -56,6 +61,7 @@ def verify(
     # Nothing is written, so what lies in --save is no obstacle.
     nowhere = replace(run, save=Path(os.devnull) / "none", resume=None, eval_interval=None, eval_iters=None)
     plan = prepare(data, model, train, nowhere, parallel, LoraOptions(), ranks)
+    check_architecture(architecture.given(), plan.model.config, plan.model.name)
     sources = _sources(plan, verify.sources) if ranks.first and verify.sources else []
     with joined(ranks, plan.backend.device.type):
         report = verify_model(plan, verify, console.progress)

@@ -382,6 +382,12 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "the copy could not be built, or the model has no weights.",
         "The message says which; choose the other one.",
     ),
+    "SP230": Diagnostic(
+        "flags describe another model",
+        "Flags such as --num-layers and --hidden-size, which Megatron builds a model from, are compared with "
+        "config.json of --model, which decides here.",
+        "Leave them out, or name the model that they describe.",
+    ),
     # 3xx: manifest
     "SP301": Diagnostic(
         "made of something else",

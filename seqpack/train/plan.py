@@ -37,7 +37,7 @@ from seqpack.train.checks import (
 )
 from seqpack.train.data import TrainData, open_data
 from seqpack.train.flops import ModelFlops
-from seqpack.train.loader import RowSchedule
+from seqpack.train.loader import BatchReader, RowSchedule
 from seqpack.train.loop import Evaluation
 from seqpack.train.loss import chunked_cross_entropy
 from seqpack.train.run_state import SavedStep, newest
@@ -87,6 +87,17 @@ class TrainPlan:
     def first_step(self) -> int:
         """Steps that are done already."""
         return self.saved.step if self.saved else 0
+
+    def reader(self) -> BatchReader:
+        """Rows of a micro-batch -> the whole of it."""
+        return BatchReader(
+            self.dataset,
+            self.isolation.mask,
+            self.data.pad_to,
+            self.row_length,
+            self.dataset.manifest.tokenizer.pad_token_id,
+            self.training.loss_reduction,
+        )
 
     def summary(self) -> RunSummary:
         """What will run, to be shown before it does."""

@@ -27,7 +27,6 @@ from seqpack.train.checks import (
     MODEL_FOLDER,
 )
 from seqpack.train.flops import ModelFlops, peak_flops
-from seqpack.train.loader import BatchReader
 from seqpack.train.loop import Progress, Saving, Trainer, train
 from seqpack.train.loss import chunked_cross_entropy
 from seqpack.train.metrics import JsonlSink, read_metrics
@@ -82,11 +81,12 @@ def make_trainer(plan: TrainPlan, head_loss: HeadLoss = chunked_cross_entropy) -
     return Trainer(
         model,
         plan.schedule,
-        make_reader(plan),
+        plan.reader(),
         _optimizer(model, plan.training),
         _rate(plan),
         plan.backend,
         plan.ranks,
+        plan.parallel.row_share(plan.ranks.rank),
         seed=plan.data.seed,
         describe=plan.dataset.describe,
         flops=ModelFlops.of(plan.model.config, adapters=_adapter_size(plan, model)).of_batch,
@@ -169,19 +169,6 @@ def _weight_files(plan: TrainPlan) -> dict[str, int]:
     """Sizes of the frozen weights: a checkpoint of a LoRA run does not hold them."""
     folder = plan.model.directory
     return {} if folder is None else {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
-
-
-def make_reader(plan: TrainPlan) -> BatchReader:
-    """Rows to micro-batches as the run asks for them."""
-    pad_token_id = plan.dataset.manifest.tokenizer.pad_token_id
-    return BatchReader(
-        plan.dataset,
-        plan.isolation.mask,
-        plan.data.pad_to,
-        plan.row_length,
-        pad_token_id,
-        plan.training.loss_reduction,
-    )
 
 
 def _optimizer(model: PackedLM, training: TrainOptions) -> Optimizer:

@@ -12,6 +12,7 @@ import pytest
 
 from seqpack.commands.train import train
 from seqpack.core.errors import DeviceError
+from seqpack.options.megatron import ArchitectureOptions, MegatronOptions, RefusedTrainOptions
 from seqpack.options.output import OutputOptions
 from seqpack.options.resolved import Resolved
 from seqpack.options.train import LoraOptions, ModelOptions, ParallelOptions, RunOptions, TrainDataOptions, TrainOptions
@@ -30,6 +31,9 @@ def run(data: Path, save: Path, *, dry_run: bool = False, nproc: int | None = No
         options,
         LoraOptions(),
         ParallelOptions(nproc=nproc),
+        ArchitectureOptions(),
+        MegatronOptions(),
+        RefusedTrainOptions(),
         JSON,
     )
     train(*groups, resolved=Resolved("train", {}, {}))

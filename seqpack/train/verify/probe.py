@@ -7,7 +7,7 @@ training supports is covered by the checks without their knowing it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from seqpack.core.types import PackedSequence
+from seqpack.train.data import TrainData
 from seqpack.train.loader import BatchReader, Step
 from seqpack.train.loop import Trainer, accumulate_gradients, evaluate
 from seqpack.train.loss import chunked_cross_entropy
@@ -85,21 +86,36 @@ class AttentionObserver:
 
 
 @dataclass(frozen=True, slots=True)
+class StagedData(TrainData):
+    """The data of a run, of which the rows that are read are those on ``stage``."""
+
+    stage: list[PackedSequence] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, data: TrainData) -> StagedData:
+        return cls(data.sets, data.weights, data.split, data.notes)
+
+    def __getitem__(self, row: int) -> PackedSequence:
+        return self.stage[row]
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """All ranks call every method, in the same order and with the same rows.
 
-    ``num_data_ranks`` of them read rows of their own. ``heads`` and ``attention`` are in the model of ``trainer``.
+    ``trainer`` and ``reader`` read from ``data``; ``heads`` and ``attention`` are in the model of ``trainer``.
     """
 
     trainer: Trainer
     reader: BatchReader
-    num_data_ranks: int
+    data: StagedData
     heads: HeadObserver
     attention: AttentionObserver
 
     def batch(self, rows: Sequence[PackedSequence]) -> Batch:
-        """The micro-batch of these rows as training reads it."""
-        return replace(self.reader, source=rows)(np.arange(len(rows)))
+        """The micro-batch of these rows as training reads it, before several ranks share it."""
+        self.data.stage[:] = rows
+        return self.reader(np.arange(len(rows)))
 
     def hidden(self, expected: Expected, changed: NDArray[np.integer] = np.zeros(0, int)) -> Hidden:  # noqa: B008
         """Last hidden states of a micro-batch; with other ids at the tokens ``changed``.
@@ -108,12 +124,13 @@ class Probe:
         """
         rows = list(_numbered(expected, changed, self.vocab_size))
         batch = self.batch(rows)
-        # The same for every data rank: a fault may be on one of them.
-        step = Step(0, (np.arange(len(rows)),) * self.num_data_ranks, batch.num_targets, batch.loss_units)
+        # The same for every share of a step: a fault may be on one rank.
+        shares = self.trainer.share.size
+        step = Step(0, (np.arange(len(rows)),) * shares, batch.num_targets, batch.loss_units)
         self.heads.watching, self.heads.seen = True, None
         self.attention.boundaries.clear()
         try:
-            evaluate(replace(self.trainer, read_batch=replace(self.reader, source=rows)), [step])
+            evaluate(self.trainer, [step])
         finally:
             self.heads.watching = False
         return self.heads.seen or Hidden(np.zeros(0, np.int64), torch.zeros(0, 0))  # a rank without the output layer
@@ -132,9 +149,10 @@ class Probe:
             sum(batch.num_targets for batch in batches),
             sum(batch.loss_units for batch in batches),
         )
-        reader, device, ranks = replace(self.reader, source=rows), self.trainer.backend.device, self.trainer.ranks
-        part, _, _ = accumulate_gradients(model, step, reader, device, ranks)
-        (loss,) = ranks.sum([part.item()], device)
+        self.data.stage[:] = rows
+        trainer, device = self.trainer, self.trainer.backend.device
+        part, _, _ = accumulate_gradients(model, step, trainer.read_batch, device, trainer.share)
+        (loss,) = trainer.ranks.sum([part.item()], device)
         named = model.model.named_parameters()
         return loss, ((name, whole(weight.grad)) for name, weight in named if weight.grad is not None)
 

@@ -17,10 +17,10 @@ from seqpack.core.errors import ConfigError
 from seqpack.core.types import MaskMode
 from seqpack.models.load import ModelSpec, quiet_transformers
 from seqpack.models.self_check import tiny_model
-from seqpack.train.run import make_reader, make_trainer
+from seqpack.train.run import make_trainer
 from seqpack.train.verify import checks
 from seqpack.train.verify.expected import Expected, Unit
-from seqpack.train.verify.probe import AttentionObserver, HeadObserver, Probe
+from seqpack.train.verify.probe import AttentionObserver, HeadObserver, Probe, StagedData
 from seqpack.train.verify.reference import Reference
 from seqpack.train.verify.result import VerifyReport, over_ranks
 
@@ -117,13 +117,14 @@ def _checks(plan: TrainPlan, options: VerifyOptions) -> Iterator[CheckResult]:
     ]
     describe = _Names(plan.dataset).of
     attention = AttentionObserver(plan.attention.load())
-    observed = replace(plan, attention=replace(plan.attention, load=lambda: attention))
+    staged = StagedData.of(plan.dataset)
+    observed = replace(plan, attention=replace(plan.attention, load=lambda: attention), dataset=staged)
     heads = HeadObserver()
     trainer = make_trainer(observed, heads)
     for module in trainer.model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0  # what is random cannot be compared
-    probe = Probe(trainer, make_reader(plan), plan.parallel.dp, heads, attention)
+    probe = Probe(trainer, observed.reader(), staged, heads, attention)
     yield checks.check_same_data(plan.ranks, micro_batches)
     yield checks.check_boundaries(probe, micro_batches, whole_rows=plan.parallel.cp == 1)
     yield checks.check_positions(probe, micro_batches)

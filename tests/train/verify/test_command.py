@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import seqpack.attention.cpu
-from seqpack.cli.app import run
+from seqpack.cli.app import load_command, run
 
 from ..conftest import WriteDataset
 from .test_verify import causal_over_the_pack
@@ -85,3 +85,11 @@ def test_two_processes(write_dataset: WriteDataset) -> None:
     value = json.loads(done.stdout)
     assert "dp 2" in value["on"]["runs on"]
     assert next(check for check in value["checks"] if check["name"] == "same data")["outcome"] == "passed"
+
+
+def test_every_option_of_train_is_taken() -> None:
+    flags = {}
+    for name in ("train", "verify"):
+        flags[name] = {flag for option in load_command(name).params for flag in option.opts}
+    assert len(flags["train"]) > 50
+    assert flags["train"] - flags["verify"] == set()
