@@ -26,6 +26,7 @@ LAZY_COMMANDS: dict[str, tuple[str, str]] = {
         "Train",
         "Try on your data and configuration whether packed training is right: nothing leaks, nothing is lost.",
     ),
+    "launch": ("Train", "Commands, a Slurm script or a Kubernetes job that start one run on several machines."),
     "convert": ("Weights", "Weights between Hugging Face and Megatron-core."),
     "demo": ("Meta", "The whole road on a small data set, in about two minutes."),
     "plugins": ("Meta", "Handlers, templates and strategies, and the plugins they come from."),

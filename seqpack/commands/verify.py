@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from seqpack.commands.packages import require_training_packages
 from seqpack.options.megatron import ArchitectureOptions, MegatronOptions, RefusedTrainOptions
+from seqpack.options.nodes import NodeOptions, Nodes, nodes_to_start
 from seqpack.options.output import OutputOptions
 from seqpack.options.train import LoraOptions, ModelOptions, ParallelOptions, TrainDataOptions, TrainOptions
 from seqpack.options.verify import VerifyOptions, VerifyRunOptions
@@ -27,6 +28,7 @@ def verify(
     run: VerifyRunOptions,
     lora: LoraOptions,
     parallel: ParallelOptions,
+    nodes: NodeOptions,
     architecture: ArchitectureOptions,
     megatron: MegatronOptions,
     refused: RefusedTrainOptions,
@@ -45,9 +47,9 @@ def verify(
       seqpack verify --config runs/alpaca/resolved.yaml --nproc 2
     """
     require_training_packages("verify")
-    launches = parallel.nproc is not None and "RANK" not in os.environ
-    if launches:
-        sys.exit(_launch(parallel.nproc or 1))
+    started = nodes_to_start(nodes, parallel.nproc, os.environ)
+    if started is not None:
+        sys.exit(_launch(started))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in train
     from seqpack.models.architecture import check_architecture
     from seqpack.report.checks import check_screen, verdict
@@ -90,11 +92,11 @@ def _sources(plan: TrainPlan, most: int) -> list[CheckResult]:
     return found
 
 
-def _launch(num_processes: int) -> int:
+def _launch(nodes: Nodes) -> int:
     """This command again, in several processes; what the others say is shown if one of them fails."""
     import tempfile
 
     from seqpack.train.launch import launch
 
     with tempfile.TemporaryDirectory(prefix="seqpack-verify-") as logs:
-        return launch(sys.argv[1:], num_processes, Path(logs))
+        return launch(sys.argv[1:], nodes, Path(logs))

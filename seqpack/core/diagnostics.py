@@ -510,4 +510,21 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "One rank ended, so that the others could not go on; they were ended too.",
         "The message has its last lines, and SAVE/logs all of them. --resume goes on from the last checkpoint.",
     ),
+    "SP620": Diagnostic(
+        "a machine does not know its place",
+        "With several machines each is told how many there are, which one it is, and where machine 0 is.",
+        "Give --nnodes, --node-rank and --master-addr, or let `seqpack launch` write the commands.",
+    ),
+    "SP621": Diagnostic(
+        "machines have different files",
+        "Data set or model of one process are not those of the first: under the same name lies something else. "
+        "Together they would train on a mixture that nobody chose.",
+        "Copy the files of machine 0 to the one that the message names, or use a disk that all of them see.",
+    ),
+    "SP622": Diagnostic(
+        "--save is not on a shared disk",
+        "A checkpoint is one directory that every process writes its part to. Written to several disks, none of them "
+        "would have a whole one.",
+        "Put --save on a disk that all machines see; or give --no-shared-storage, and no checkpoints are written.",
+    ),
 }

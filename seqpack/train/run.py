@@ -44,11 +44,11 @@ if TYPE_CHECKING:
     from seqpack.models.packed import HeadLoss
 
 
-def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
+def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = (), *, checkpoints: bool = True) -> TrainResult:
     """Build the model, train it, save it. Every step goes to ``metrics.jsonl`` and to ``sinks``, which stay open.
 
     Called by every rank of ``plan.ranks``, inside their process group. Raises ``RunStopped`` after Ctrl-C or SIGTERM,
-    with a checkpoint on disk.
+    with a checkpoint on disk; without ``checkpoints`` there is none, and signals do what they do elsewhere.
     """
     ranks, save = plan.ranks, plan.run.save
     ranks.wait()  # all have looked at --save before the first one changes it
@@ -67,9 +67,11 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
         stack.callback(state.close)
         if ranks.first:
             sinks = [stack.enter_context(closing(JsonlSink(save / METRICS_FILE, keep=plan.first_step))), *sinks]
-        saving = Saving(
-            lambda step: state.save(step, trainer.optimizer.tensors()), state.finish, plan.run.save_interval
-        )
+        saving = None
+        if checkpoints:
+            saving = Saving(
+                lambda step: state.save(step, trainer.optimizer.tensors()), state.finish, plan.run.save_interval
+            )
         result = train(trainer, sinks=sinks, saving=saving, evaluation=plan.evaluation, progress=progress)
     _export(plan, model)
     return replace(result, model_path=str(save / plan.result_folder))

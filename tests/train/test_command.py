@@ -13,6 +13,7 @@ import pytest
 from seqpack.commands.train import train
 from seqpack.core.errors import DeviceError
 from seqpack.options.megatron import ArchitectureOptions, MegatronOptions, RefusedTrainOptions
+from seqpack.options.nodes import NodeOptions
 from seqpack.options.output import OutputOptions
 from seqpack.options.resolved import Resolved
 from seqpack.options.train import LoraOptions, ModelOptions, ParallelOptions, RunOptions, TrainDataOptions, TrainOptions
@@ -31,6 +32,7 @@ def run(data: Path, save: Path, *, dry_run: bool = False, nproc: int | None = No
         options,
         LoraOptions(),
         ParallelOptions(nproc=nproc),
+        NodeOptions(),
         ArchitectureOptions(),
         MegatronOptions(),
         RefusedTrainOptions(),

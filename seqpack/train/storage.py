@@ -1,0 +1,84 @@
+"""What lies on the disks of a run's machines: the same data and model on all, one place for checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+from seqpack.core.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from seqpack.runtime.ranks import Ranks
+    from seqpack.train.plan import TrainPlan
+
+VISIBLE_SECONDS = 15.0
+"""How long a file that another machine wrote may take to be seen: network disks remember that there was none."""
+POLL_SECONDS = 0.2
+
+
+def check_same_files(plan: TrainPlan) -> None:
+    """DataError SP621 unless every rank has the data set and the weight files of the first; every rank calls it."""
+    if plan.ranks.size == 1:
+        return
+    folder = plan.model.directory
+    weights = (
+        {} if folder is None else {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
+    )
+    config = plan.model.config.to_json_string(use_diff=False)
+    facts = {
+        f"data set {' '.join(plan.data.data_path)}": plan.dataset.digest(),
+        f"model {plan.model.name}": repr((config, weights)),
+    }
+    for rank, (host, theirs) in enumerate(plan.ranks.gather((socket.gethostname(), facts))):
+        if rank == 0:
+            first_host, first = host, theirs
+        for name in facts if theirs != first else ():
+            if theirs.get(name) != first.get(name):
+                raise DataError(
+                    "SP621",
+                    f"the {name} of rank {rank} on {host} is not that of rank 0 on {first_host}",
+                    help=f"copy it from {first_host}: all machines must read the same files",
+                )
+
+
+def check_storage(save: Path, ranks: Ranks, *, own_disks: bool) -> None:
+    """ConfigError SP622 unless every rank sees what the first writes to ``save``; every rank calls it.
+
+    With ``own_disks`` nothing is asked.
+    """
+    if ranks.size == 1 or own_disks:
+        return
+    marker = save / f".seen-by-all-{ranks.gather(uuid.uuid4().hex)[0]}"
+    try:
+        if ranks.first:
+            save.mkdir(parents=True, exist_ok=True)
+            marker.touch()
+        ranks.wait()
+        seen = ranks.gather((socket.gethostname(), _appears(marker)))
+    finally:
+        if ranks.first:
+            with contextlib.suppress(OSError):
+                marker.unlink()
+    blind = [(rank, host) for rank, (host, sees) in enumerate(seen) if not sees]
+    if blind:
+        rank, host = blind[0]
+        raise ConfigError(
+            "SP622",
+            f"--save {save}: what rank 0 writes there on {seen[0][0]} is not seen by rank {rank} on {host}",
+            help="name a directory on a disk that all machines share, or give --no-shared-storage: then no checkpoints "
+            "are written, and the model ends up on machine 0",
+        )
+
+
+def _appears(path: Path) -> bool:
+    deadline = time.monotonic() + VISIBLE_SECONDS
+    while not path.exists():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
