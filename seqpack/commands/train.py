@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seqpack.commands.packages import require_training_packages
+from seqpack.options.context import ContextOptions
 from seqpack.options.megatron import ArchitectureOptions, MegatronOptions, RefusedTrainOptions
 from seqpack.options.nodes import NodeOptions, Nodes, nodes_to_start, refuse_checkpoints
 from seqpack.options.output import OutputOptions
@@ -32,6 +33,7 @@ def train(
     lora: LoraOptions,
     parallel: ParallelOptions,
     nodes: NodeOptions,
+    context: ContextOptions,
     architecture: ArchitectureOptions,
     megatron: MegatronOptions,
     refused: RefusedTrainOptions,
@@ -49,6 +51,7 @@ def train(
       seqpack train out/alpaca --model tiny:qwen2 --save runs/first
       seqpack train out/alpaca --model models/Qwen2.5-0.5B --neat-pack --epochs 3 --lr 1e-5 --save runs/alpaca
       seqpack train out/alpaca --model models/Qwen2.5-0.5B --save runs/alpaca --nproc 4 --save-interval 100
+      seqpack train out/long --model models/Qwen2.5-7B --save runs/long --nproc 4 --cp 4 --dry-run
     """
     require_training_packages("training")
     sinks = _sinks(run)
@@ -61,7 +64,7 @@ def train(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from seqpack.models.architecture import check_architecture
     from seqpack.report.console import Console
-    from seqpack.report.training import show_result, show_summary
+    from seqpack.report.training import show_context_prices, show_result, show_summary
     from seqpack.runtime.ranks import Ranks, ranks_of
     from seqpack.train.plan import prepare
 
@@ -69,12 +72,16 @@ def train(
     console = Console(output if ranks.first else replace(output, quiet=True, json=False))
     for note in megatron.notes():
         console.note(note)
-    plan = prepare(data, model, train, run, parallel, lora, ranks)
+    plan = prepare(data, model, train, run, parallel, lora, ranks, context)
     check_architecture(architecture.given(), plan.model.config, plan.model.name)
     summary = plan.summary()
     show_summary(console, summary)
     if run.dry_run:
-        console.result({"dry_run": True, "plan": summary.as_dict()})
+        prices = plan.context_prices()
+        show_context_prices(console, prices, chosen=context.context_parallel_algo)
+        console.result(
+            {"dry_run": True, "plan": summary.as_dict(), "context_parallel": [asdict(price) for price in prices]}
+        )
         return
     if ranks.first:
         _record(resolved, run.save)

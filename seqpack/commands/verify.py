@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seqpack.commands.packages import require_training_packages
+from seqpack.options.context import ContextOptions
 from seqpack.options.megatron import ArchitectureOptions, MegatronOptions, RefusedTrainOptions
 from seqpack.options.nodes import NodeOptions, Nodes, nodes_to_start
 from seqpack.options.output import OutputOptions
@@ -29,6 +30,7 @@ def verify(
     lora: LoraOptions,
     parallel: ParallelOptions,
     nodes: NodeOptions,
+    context: ContextOptions,
     architecture: ArchitectureOptions,
     megatron: MegatronOptions,
     refused: RefusedTrainOptions,
@@ -62,7 +64,7 @@ def verify(
     console = Console(output if ranks.first else replace(output, quiet=True, json=False))
     # Nothing is written, so what lies in --save is no obstacle.
     nowhere = replace(run, save=Path(os.devnull) / "none", resume=None, eval_interval=None, eval_iters=None)
-    plan = prepare(data, model, train, nowhere, parallel, LoraOptions(), ranks)
+    plan = prepare(data, model, train, nowhere, parallel, LoraOptions(), ranks, context)
     check_architecture(architecture.given(), plan.model.config, plan.model.name)
     sources = _sources(plan, verify.sources) if ranks.first and verify.sources else []
     with joined(ranks, plan.backend.device.type):

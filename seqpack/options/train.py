@@ -228,7 +228,10 @@ class ParallelOptions:
     )
     dp_replicate: int = option(1, "Groups of processes that each hold the whole model in pieces.", min=1)
     context_parallel_size: int = option(
-        1, "Processes that share a row; not there yet.", flags=("--cp", "--context-parallel-size"), min=1
+        1,
+        "Processes that share a row, each with some of its tokens: for rows that are too long for one.",
+        flags=("--cp", "--context-parallel-size"),
+        min=1,
     )
     tensor_model_parallel_size: int = option(
         1, "Processes that share a matrix; not there yet.", flags=("--tp", "--tensor-model-parallel-size"), min=1

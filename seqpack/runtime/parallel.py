@@ -40,9 +40,9 @@ class ParallelPlan:
     def of(cls, world_size: int, *, dp_replicate: int = 1, cp: int = 1, tp: int = 1, pp: int = 1) -> ParallelPlan:
         """``dp_shard`` is what the other degrees leave; SP601 if they do not divide ``world_size``.
 
-        Context, tensor and pipeline parallelism are refused for now.
+        Tensor and pipeline parallelism are refused for now.
         """
-        for flag, degree in (("--cp", cp), ("--tp", tp), ("--pp", pp)):
+        for flag, degree in (("--tp", tp), ("--pp", pp)):
             if degree > 1:
                 raise ConfigError(
                     "SP602",

@@ -26,6 +26,7 @@ from seqpack.train.checks import (
     METRICS_FILE,
     MODEL_FOLDER,
 )
+from seqpack.train.context import share_rows
 from seqpack.train.flops import ModelFlops, peak_flops
 from seqpack.train.loop import Progress, Saving, Trainer, train
 from seqpack.train.loss import chunked_cross_entropy
@@ -40,8 +41,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from torch.distributed.device_mesh import DeviceMesh
+
     from seqpack.hooks.specs import MetricSink
     from seqpack.models.packed import HeadLoss
+    from seqpack.train.loop import ReadBatch
 
 
 def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = (), *, checkpoints: bool = True) -> TrainResult:
@@ -79,11 +83,12 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = (), *, checkpoints: b
 
 def make_trainer(plan: TrainPlan, head_loss: HeadLoss = chunked_cross_entropy) -> Trainer:
     """The model of a run on its devices, and what it trains with; every rank calls it."""
-    model = _model(plan, head_loss)
+    mesh = plan.parallel.mesh(plan.backend.device.type) if plan.ranks.size > 1 else None
+    model = _model(plan, mesh, head_loss)
     return Trainer(
         model,
         plan.schedule,
-        plan.reader(),
+        _reader(plan, mesh),
         _optimizer(model, plan.training),
         _rate(plan),
         plan.backend,
@@ -96,9 +101,9 @@ def make_trainer(plan: TrainPlan, head_loss: HeadLoss = chunked_cross_entropy) -
     )
 
 
-def _model(plan: TrainPlan, head_loss: HeadLoss) -> PackedLM:
+def _model(plan: TrainPlan, mesh: DeviceMesh | None, head_loss: HeadLoss) -> PackedLM:
     dtype: torch.dtype = getattr(torch, plan.dtype)
-    sharded = plan.ranks.size > 1
+    sharded = mesh is not None
     hf_model = build_model(
         plan.model, dtype=weight_dtype(dtype, sharded=sharded), backend=plan.backend, seed=plan.data.seed
     )
@@ -106,8 +111,8 @@ def _model(plan: TrainPlan, head_loss: HeadLoss) -> PackedLM:
         add_lora(hf_model, plan.lora)
     recompute(hf_model, plan.training.recompute_granularity)
     model = PackedLM(hf_model, plan.attention.load(), head_loss)
-    if sharded:
-        shard(model, plan.parallel, plan.parallel.mesh(plan.backend.device.type), dtype)
+    if mesh is not None:
+        shard(model, plan.parallel, mesh, dtype)
     return model
 
 
@@ -171,6 +176,13 @@ def _weight_files(plan: TrainPlan) -> dict[str, int]:
     """Sizes of the frozen weights: a checkpoint of a LoRA run does not hold them."""
     folder = plan.model.directory
     return {} if folder is None else {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
+
+
+def _reader(plan: TrainPlan, mesh: DeviceMesh | None) -> ReadBatch:
+    """Rows -> the batch that this rank computes."""
+    if plan.context is None or mesh is None:
+        return plan.reader()
+    return share_rows(plan.reader(), plan.context, mesh, plan.attention, plan.backend)
 
 
 def _optimizer(model: PackedLM, training: TrainOptions) -> Optimizer:

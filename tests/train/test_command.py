@@ -12,6 +12,7 @@ import pytest
 
 from seqpack.commands.train import train
 from seqpack.core.errors import DeviceError
+from seqpack.options.context import ContextOptions
 from seqpack.options.megatron import ArchitectureOptions, MegatronOptions, RefusedTrainOptions
 from seqpack.options.nodes import NodeOptions
 from seqpack.options.output import OutputOptions
@@ -33,6 +34,7 @@ def run(data: Path, save: Path, *, dry_run: bool = False, nproc: int | None = No
         LoraOptions(),
         ParallelOptions(nproc=nproc),
         NodeOptions(),
+        ContextOptions(),
         ArchitectureOptions(),
         MegatronOptions(),
         RefusedTrainOptions(),

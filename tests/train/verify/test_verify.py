@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from seqpack.core.errors import ConfigError
 from seqpack.core.progress import no_progress
 from seqpack.core.segments import Segments, shift_labels
 from seqpack.core.types import IGNORE_INDEX, MaskMode
+from seqpack.cp.context import ContextParallel
+from seqpack.options.context import ContextOptions
 from seqpack.options.train import ParallelOptions
 from seqpack.options.verify import VerifyOptions
 from seqpack.runtime.ranks import Ranks
@@ -45,10 +48,23 @@ CHECKS = (
 Fault = Callable[[pytest.MonkeyPatch], None]
 
 
-def report_on(data: Path, fault: Fault | None = None, ranks: Ranks = Ranks(), **given: Any) -> VerifyReport:  # noqa: B008
+def name_of(value: object) -> str:
+    return str(getattr(value, "__name__", "")) or (value if isinstance(value, str) else "-")
+
+
+def report_on(
+    data: Path,
+    fault: Fault | None = None,
+    ranks: Ranks = Ranks(),  # noqa: B008
+    cp: int = 1,
+    **given: Any,
+) -> VerifyReport:
+    context = ContextOptions(context_parallel_algo=given.pop("algo", "auto"))
     asked = VerifyOptions(rows=given.pop("rows", 2), full_size=given.pop("full_size", False))
     given = {"dtype": "float64", **given}
-    prepared = prepare(*options(data, data.parent / "none", **given), ParallelOptions(), None, ranks)
+    prepared = prepare(
+        *options(data, data.parent / "none", **given), ParallelOptions(context_parallel_size=cp), None, ranks, context
+    )
     with pytest.MonkeyPatch.context() as patch:
         if fault is not None:
             fault(patch)
@@ -235,7 +251,7 @@ def attention_is_not_called(patch: pytest.MonkeyPatch) -> None:
         (keys_without_gradients, {"gradients"}),
         (attention_is_not_called, {"boundaries", "logits", "loss", "gradients"}),
     ],
-    ids=lambda value: value.__name__ if callable(value) else "",
+    ids=name_of,
 )
 def test_a_planted_fault_is_found(write_dataset: WriteDataset, fault: Fault, found: set[str]) -> None:
     data = write_dataset(PACKS, seq_length=13, untrained=0)
@@ -277,7 +293,7 @@ def other_rows(patch: pytest.MonkeyPatch) -> None:
         (positions_not_reset, 0, {"positions"}),
         (other_rows, 1, {"same data"}),
     ],
-    ids=lambda value: value.__name__ if callable(value) else "",
+    ids=name_of,
 )
 def test_a_fault_on_one_of_two_ranks(packs: Path, fault: Fault | None, rank: int, found: set[str]) -> None:
     reports = run_ranks(2, on_rank, packs, fault, rank)
@@ -287,6 +303,48 @@ def test_a_fault_on_one_of_two_ranks(packs: Path, fault: Fault | None, rank: int
     for name in found:
         assert seen(reports[0], name).startswith(f"rank {rank}: ")
     assert "dp 2" in reports[0].on["runs on"]
+
+
+def sharing_rows(ranks: Ranks, data: Path, fault: Fault | None, algo: str) -> VerifyReport:
+    return report_on(data, fault, ranks, cp=2, algo=algo, rows=2)
+
+
+def in_shards(change: Callable[[Any], dict[str, Any]]) -> Fault:
+    """A fault in the batch each rank holds, behind that which all of them read."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        shard = ContextParallel.shard
+        patch.setattr(ContextParallel, "shard", lambda self, batch: replace(mine := shard(self, batch), **change(mine)))
+
+    return plant
+
+
+def labels_shifted_in_shards(patch: pytest.MonkeyPatch) -> None:
+    in_shards(lambda mine: {"labels": torch.roll(mine.labels, -1)})(patch)
+
+
+def positions_of_shards(patch: pytest.MonkeyPatch) -> None:
+    in_shards(lambda mine: {"position_ids": torch.arange(mine.position_ids.shape[1])[None] * 2})(patch)
+
+
+@pytest.mark.parametrize(
+    ("fault", "algo", "found"),
+    [
+        (None, "auto", set()),
+        (None, "ring", set()),
+        (None, "ulysses", set()),
+        (labels_shifted_in_shards, "ring", {"loss", "gradients"}),
+        (positions_of_shards, "ring", {"logits", "loss", "gradients"}),
+        (causal_over_the_pack, "ulysses", {"isolation", "logits", "loss"}),
+    ],
+    ids=name_of,
+)
+def test_two_ranks_that_share_rows(packs: Path, fault: Fault | None, algo: str, found: set[str]) -> None:
+    reports = run_ranks(2, sharing_rows, packs, fault, algo)
+    assert reports[0] == reports[1]
+    assert failed(reports[0]) >= found
+    assert bool(found) or reports[0].passed, reports[0].checks
+    assert "cp 2" in reports[0].on["runs on"]
 
 
 def test_rows_that_have_most_to_show_come_first(write_dataset: WriteDataset, tmp_path: Path) -> None:
