@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-CheckOutcome = Literal["passed", "failed", "skipped"]
+CheckOutcome = Literal["passed", "failed", "skipped", "warning"]
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One line of a table of checks. ``seen`` says what was compared and what came of it, or why nothing was."""
+    """One line of a table of checks. ``seen`` says what was looked at and what came of it, or why nothing was.
+
+    A warning is about what works, and may not for long or not well.
+    """
 
     name: str
     outcome: CheckOutcome
@@ -23,5 +26,5 @@ class CheckResult:
 
 
 def all_passed(checks: tuple[CheckResult, ...]) -> bool:
-    """Whether none failed; a check that was skipped did not."""
+    """Whether none failed; one that was skipped, or warns, did not."""
     return all(check.outcome != "failed" for check in checks)

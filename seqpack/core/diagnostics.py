@@ -522,6 +522,13 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "heads has no more ranks than there are query heads.",
         "Leave the flag out: the default fits.",
     ),
+    "SP611": Diagnostic(
+        "processes cannot reach each other",
+        "GLOO_SOCKET_IFNAME or HCCL_SOCKET_IFNAME names a network interface that is not there, a rank ended or came "
+        "too late, or something between the machines stops them.",
+        "Name the interface that leads to the other machines, look at what the ranks before this one said, and raise "
+        "HCCL_CONNECT_TIMEOUT if ranks take long to start.",
+    ),
     "SP620": Diagnostic(
         "a machine does not know its place",
         "With several machines each is told how many there are, which one it is, and where machine 0 is.",

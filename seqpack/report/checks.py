@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
     from seqpack.core.check_result import CheckResult
 
-MARKS = {"passed": ("✓", "green"), "failed": ("✗ failed", "bold red"), "skipped": ("–", "dim")}
+MARKS = {
+    "passed": ("✓", "green"),
+    "failed": ("✗ failed", "bold red"),
+    "skipped": ("–", "dim"),
+    "warning": ("!", "yellow"),
+}
 
 
 def check_screen(
