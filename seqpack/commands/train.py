@@ -51,7 +51,6 @@ def train(
       seqpack train out/alpaca --model tiny:qwen2 --save runs/first
       seqpack train out/alpaca --model models/Qwen2.5-0.5B --neat-pack --epochs 3 --lr 1e-5 --save runs/alpaca
       seqpack train out/alpaca --model models/Qwen2.5-0.5B --save runs/alpaca --nproc 4 --save-interval 100
-      seqpack train out/long --model models/Qwen2.5-7B --save runs/long --nproc 4 --cp 4 --dry-run
     """
     require_training_packages("training")
     sinks = _sinks(run)

@@ -33,6 +33,18 @@ class TrainDataOptions:
         positional=True,
         metavar="[WEIGHT] PREFIX...",
     )
+    plan: list[Path] = option(
+        [],
+        "Plans that pack --plan-only made of these sets: their samples are read as packs, without a second copy of the "
+        "tokens. Say --neat-pack or --no-neat-pack with it.",
+        metavar="FILE...",
+    )
+    repack_epochs: bool = option(
+        False,
+        "With --plan: samples of equal length change places in every epoch, so that they get other neighbours; the "
+        "number of packs stays.",
+        negation=False,
+    )
     stage: Literal["sft", "pretrain"] | None = option(None, "What the data are for; given here, it is checked.")
     split: str | None = option(
         None, "Shares of training, validation and test, such as 98,2,0, by place in the set. Default: all training."

@@ -58,13 +58,13 @@ def check_sources(dataset: PackedDataset, *, most: int, tokenizer_dir: Path | No
     whole = np.arange(len(pieces)) if pieces.start is None else np.flatnonzero(pieces.start == 0)
     chosen = whole[np.unique(np.linspace(0, len(whole) - 1, min(most, len(whole))).round().astype(int))]
     places = _by_source(dataset, chosen)
-    shortened = _shortened(dataset)
+    shortened, starts = _shortened(dataset), dataset.piece_starts
     compared, whole_ones, ended, unended, fault = 0, 0, 0, "", ""
     for source, pieces_of_line in places.items():
         for record in _records(source, pieces_of_line):
             samples = _samples(handler, record, str(dataset.manifest.recipe.get("train_on", "assistant")))
             for piece in pieces_of_line[record.line]:
-                trained = _trained(dataset, piece, tokenizer)
+                trained = _trained(dataset, int(starts[piece]), int(pieces.length[piece]), tokenizer)
                 key, is_cut = pieces.key(piece), pieces.key(piece) in shortened or pieces.start is not None
                 compared += 1
                 faults = [_fault(trained, sample, tokenizer, is_cut=is_cut) for sample in samples]
@@ -148,9 +148,8 @@ def _shortened(dataset: PackedDataset) -> set[str]:
         return {loss["key"].partition("[")[0] for loss in losses if loss["outcome"] in ("truncated", "split", "mended")}
 
 
-def _trained(dataset: PackedDataset, piece: int, tokenizer: Tokenizer) -> _Trained:
-    start = int(dataset.piece_starts[piece])
-    labels = dataset.labels[start : start + int(dataset.pieces.length[piece])].tolist()
+def _trained(dataset: PackedDataset, start: int, length: int, tokenizer: Tokenizer) -> _Trained:
+    labels = dataset.labels[start : start + length].tolist()
     runs = [list(run) for is_trained, run in groupby(labels, lambda label: label != IGNORE_INDEX) if is_trained]
     return _Trained(tuple(tokenizer.decode_batch(runs)), tuple(run[-1] for run in runs))
 

@@ -199,7 +199,8 @@ def prepare(
     dataset = open_data(data, end_token_id=_end_token(model, data))
     manifest = dataset.manifest
     isolation = resolve_isolation(manifest, data)
-    row_length = resolve_row_length(manifest, data, int(dataset.row_lengths.max(initial=0)))
+    longest_row = int(dataset.row_lengths.max(initial=0))
+    row_length = resolve_row_length(manifest, data, longest_row, all_packed=dataset.all_packed)
     backend = select_device(run.device, num_threads=run.num_threads, index=ranks.local)
     spec = resolve_model(
         model.model,
@@ -210,6 +211,8 @@ def prepare(
     )
     if not spec.tested:
         self_check(spec.config, cpu_flash_attention, chunked_cross_entropy)
+    if data.repack_epochs:
+        dataset = dataset.repacked(_schedule(dataset, data, training, None).num_epochs)
     settings = context_settings(context, parallel_plan)
     attention = _attention(
         attention_name(context, run.attention), spec, backend, model.dtype, isolation, parts=needs_parts(settings)
@@ -300,6 +303,7 @@ def _schedule(
         weights=dataset.weights,
         padded=data.padded_samples,
         costs=costs,
+        epoch_shift=dataset.epoch_shift,
         loss_units=dataset.loss_units(training.loss_reduction),
     )
 

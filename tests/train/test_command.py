@@ -24,7 +24,15 @@ from .conftest import WriteDataset
 JSON = OutputOptions(json=True)
 
 
-def run(data: Path, save: Path, *, dry_run: bool = False, nproc: int | None = None) -> None:
+def run(
+    data: Path,
+    save: Path,
+    *,
+    dry_run: bool = False,
+    nproc: int | None = None,
+    cp: int = 1,
+    output: OutputOptions = JSON,
+) -> None:
     options = RunOptions(save=save, dry_run=dry_run, log_interval=1)
     groups = (
         TrainDataOptions(data_path=[str(data)]),
@@ -32,13 +40,13 @@ def run(data: Path, save: Path, *, dry_run: bool = False, nproc: int | None = No
         TrainOptions(),
         options,
         LoraOptions(),
-        ParallelOptions(nproc=nproc),
+        ParallelOptions(nproc=nproc, context_parallel_size=cp),
         NodeOptions(),
         ContextOptions(),
         ArchitectureOptions(),
         MegatronOptions(),
         RefusedTrainOptions(),
-        JSON,
+        output,
     )
     train(*groups, resolved=Resolved("train", {}, {}))
 
@@ -72,6 +80,21 @@ def test_dry_run_of_several_processes_starts_none(
     assert plan["parallel"] == "dp 4"
     assert plan["state_bytes"] == 16 * plan["num_parameters"] // 4
     assert not (tmp_path / "run").exists()
+
+
+def test_dry_run_prices_the_ways_to_share_rows(
+    write_dataset: WriteDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_dataset([[5, 3], [7]])
+    run(data, tmp_path / "run", dry_run=True, nproc=4, cp=4)
+    prices = {price["algorithm"]: price for price in json.loads(capsys.readouterr().out)["context_parallel"]}
+    assert sum(price["taken"] for price in prices.values()) == pytest.approx(1)
+    run(data, tmp_path / "run", dry_run=True, nproc=4, cp=4, output=OutputOptions())
+    table = capsys.readouterr().out
+    assert all(name in table for name in prices)
+    assert "auto takes it for" in table
+    run(data, tmp_path / "run", dry_run=True, nproc=4)
+    assert json.loads(capsys.readouterr().out)["context_parallel"] == []
 
 
 def test_missing_packages_name_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

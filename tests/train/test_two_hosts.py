@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import shlex
@@ -14,43 +13,25 @@ from pathlib import Path
 
 import pytest
 
+from tests import namespaces
+
 from .conftest import WriteDataset
 from .test_resume import losses
 
 PACKS = [[5, 3, 1], [9], [4, 4], [7], [2, 2, 2]]
 HOSTS = 2
-NUMBERS = itertools.count()  # the kernel takes its time to remove what had a name before
 PORT = "29517"
-
-
-def ip(words: str) -> None:
-    subprocess.run(["ip", *words.split()], check=True, capture_output=True)
 
 
 @pytest.fixture
 def hosts() -> Iterator[list[str]]:
-    """Names of two namespaces on one bridge; 10.77.0.1 and 10.77.0.2."""
-    bridge = f"sq{os.getpid()}n{next(NUMBERS)}"
-    names = [f"{bridge}h{host}" for host in range(HOSTS)]
-    try:
-        ip(f"link add {bridge} type bridge")
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("needs the right to make network namespaces")
-    try:
-        ip(f"link set {bridge} up")
-        for host, name in enumerate(names):
-            ip(f"netns add {name}")
-            ip(f"link add {bridge}v{host} type veth peer name eth0 netns {name}")
-            ip(f"link set {bridge}v{host} master {bridge} up")
-            ip(f"-n {name} addr add 10.77.0.{host + 1}/24 dev eth0")
-            ip(f"-n {name} link set eth0 up")
-            ip(f"-n {name} link set lo up")
+    """Names of two namespaces; 10.77.0.1 and 10.77.0.2."""
+    with contextlib.ExitStack() as stack:
+        try:
+            names = stack.enter_context(namespaces.hosts(HOSTS))
+        except PermissionError as error:
+            pytest.skip(str(error))
         yield names
-    finally:
-        for name in names:
-            with contextlib.suppress(subprocess.CalledProcessError):
-                ip(f"netns del {name}")
-        ip(f"link del {bridge}")
 
 
 def assert_same_losses(run: Path, wanted: Path) -> None:

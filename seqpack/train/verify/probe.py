@@ -7,7 +7,7 @@ training supports is covered by the checks without their knowing it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -93,7 +93,7 @@ class StagedData(TrainData):
 
     @classmethod
     def of(cls, data: TrainData) -> StagedData:
-        return cls(data.sets, data.weights, data.split, data.notes)
+        return cls(**{own.name: getattr(data, own.name) for own in fields(data)})
 
     def __getitem__(self, row: int) -> PackedSequence:
         return self.stage[row]

@@ -42,7 +42,8 @@ def verify_model(plan: TrainPlan, options: VerifyOptions, progress: Progress) ->
     no small copy can be built.
     """
     with checked_model(plan, full_size=options.full_size) as spec, progress("check", unit="checks") as advance:
-        plan = replace(plan, model=spec, lora=None, data=replace(plan.data, pad_to="none"))
+        first_epoch = replace(plan.dataset, num_epochs=1)
+        plan = replace(plan, model=spec, lora=None, data=replace(plan.data, pad_to="none"), dataset=first_epoch)
         results = []
         for result in _checks(plan, options):
             results.append(result)
