@@ -102,6 +102,7 @@ def _run(
 ) -> TrainResult:
     """The run itself; asked to stop, it ends with exit code 130 or 143 and the command to go on with."""
     from seqpack.report.training import TrainReporter
+    from seqpack.runtime.device import device_errors
     from seqpack.runtime.ranks import joined
     from seqpack.train.run import execute
     from seqpack.train.stopping import RunStopped
@@ -110,6 +111,7 @@ def _run(
     try:
         with (
             joined(plan.ranks, plan.backend.device.type),
+            device_errors(plan.backend),
             TrainReporter(console, summary, log_interval=run.log_interval) as reporter,
         ):
             check_same_files(plan)

@@ -56,6 +56,7 @@ def verify(
     from seqpack.models.architecture import check_architecture
     from seqpack.report.checks import check_screen, verdict
     from seqpack.report.console import Console
+    from seqpack.runtime.device import device_errors
     from seqpack.runtime.ranks import joined, ranks_of
     from seqpack.train.plan import prepare
     from seqpack.train.verify.run import verify_model
@@ -67,7 +68,7 @@ def verify(
     plan = prepare(data, model, train, nowhere, parallel, LoraOptions(), ranks, context)
     check_architecture(architecture.given(), plan.model.config, plan.model.name)
     sources = _sources(plan, verify.sources) if ranks.first and verify.sources else []
-    with joined(ranks, plan.backend.device.type):
+    with joined(ranks, plan.backend.device.type), device_errors(plan.backend):
         report = verify_model(plan, verify, console.progress)
     if not ranks.first:
         return

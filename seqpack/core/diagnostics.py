@@ -468,7 +468,8 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "a package is missing",
         "Training and conversion need torch, data sets of the Hugging Face hub the package datasets, and stats --plot "
         "FILE.png pillow; preparing files needs none of them.",
-        'pip install "seqpack-toolkit[train]", "seqpack-toolkit[hub]" or "seqpack-toolkit[plot]"',
+        'pip install "seqpack-toolkit[train]", "seqpack-toolkit[npu]", "seqpack-toolkit[hub]" or '
+        '"seqpack-toolkit[plot]"',
     ),
     "SP503": Diagnostic(
         "the output cannot be written",
@@ -493,6 +494,22 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "the solver is not installed",
         "--strategy optimal plans with the solver HiGHS, which is an extra: nothing else needs it.",
         'pip install "seqpack-toolkit[optimal]"; --strategy exact comes close on most data without a solver.',
+    ),
+    "SP511": Diagnostic(
+        "the software of the NPU cannot be loaded",
+        "torch_npu is installed, and its libraries or those of CANN are missing, are of another version, or meet a "
+        "torch that was built for CUDA.",
+        "Set CANN up in this shell (source .../set_env.sh); torch, torch_npu and CANN have to fit together.",
+    ),
+    "SP512": Diagnostic(
+        "the NPU reported an error",
+        "An operator, the driver or the runtime failed. The message has the code that CANN documents.",
+        "--traceback shows the whole message; ~/ascend/log has what CANN wrote.",
+    ),
+    "SP513": Diagnostic(
+        "the device is out of memory",
+        "Weights, gradients, optimizer state and activations of a micro-batch do not fit the memory of the device.",
+        "A smaller --micro-batch-size, --recompute-granularity full, or more processes, which share the weights.",
     ),
     # 6xx: several processes
     "SP601": Diagnostic(

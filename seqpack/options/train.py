@@ -259,13 +259,15 @@ class RunOptions:
 
     save: Path = option(help="Directory to write metrics.jsonl and model/ to.", flags=("--save", "--out"), short="-o")
     overwrite: bool = option(False, "Replace the run that is already in --save.")
-    device: Literal["auto", "cpu", "cuda"] = option(
-        "auto", "Where to compute. cuda is written and has not been run yet."
-    )
-    attention: Literal["auto", "flash", "varlen", "flash-attn", "reference"] = option(
+    device: Literal["auto", "cpu", "cuda", "npu"] = option(
         "auto",
-        "Attention code: flash is for CPUs, varlen and flash-attn for CUDA; reference builds the whole mask, slowly, "
-        "to compare with.",
+        "Where to compute; auto takes an Ascend NPU if torch_npu and one are there, else the CPU. cuda and npu are "
+        "written and have not been run yet.",
+    )
+    attention: Literal["auto", "flash", "varlen", "flash-attn", "npu", "reference"] = option(
+        "auto",
+        "Attention code: flash is for CPUs, varlen and flash-attn for CUDA, npu for Ascend; reference builds the whole "
+        "mask, slowly, to compare with.",
     )
     save_interval: int | None = option(
         None, "Steps between two checkpoints to go on from, SAVE/step-N. Ctrl-C always writes one.", min=1

@@ -82,14 +82,17 @@ class Batch:
         )
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch with its tensors on ``device``."""
+        """The same batch with its tensors on ``device``; an NPU has no float64, so weights are float32 there."""
+        weights = self.loss_weights
+        if weights is not None:
+            weights = weights.to(device, torch.float32 if device.type == "npu" else weights.dtype)
         return replace(
             self,
             input_ids=self.input_ids.to(device),
             labels=self.labels.to(device),
             position_ids=self.position_ids.to(device),
             is_real=self.is_real.to(device),
-            loss_weights=None if self.loss_weights is None else self.loss_weights.to(device),
+            loss_weights=weights,
         )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from importlib.util import find_spec
@@ -149,19 +148,20 @@ def _devices(torch: Any) -> Iterator[tuple[str, CheckResult]]:
         why = "a driver too old for it" if torch.version.cuda else "the torch that is installed is built for the CPU"
         yield "cuda", CheckResult("device cuda", "warning", f"there is a GPU that torch does not see: {why}")
     if _has_npu():
-        yield "npu", _npu(torch)
+        yield "npu", _npu()
 
 
-def _npu(torch: Any) -> CheckResult:
+def _npu() -> CheckResult:
     if find_spec("torch_npu") is None:
         return CheckResult("device npu", "warning", 'an NPU is here; pip install "seqpack-toolkit[npu]" to train on it')
+    from seqpack.runtime.npu import load_torch_npu
+
     try:
-        import_module("torch_npu")
-        count = torch.npu.device_count()
-        names = ", ".join(str(torch.npu.get_device_name(index)) for index in range(count))
-    except Exception as error:
-        how = "source /usr/local/Ascend/ascend-toolkit/set_env.sh first"
-        return CheckResult("device npu", "failed", f"torch_npu cannot be loaded: {_first_line(error)}: {how}")
+        npu = load_torch_npu()
+        count = npu.device_count()
+        names = ", ".join(str(npu.get_device_name(index)) for index in range(count))
+    except SeqpackError as error:
+        return CheckResult("device npu", "failed", f"{error.message}: {error.help}")
     return CheckResult.of("device npu", "" if count else "torch_npu sees no NPU: see npu-smi info", names)
 
 
