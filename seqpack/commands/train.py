@@ -63,6 +63,7 @@ def train(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from seqpack.models.architecture import check_architecture
     from seqpack.report.console import Console
+    from seqpack.report.layout import show_layout
     from seqpack.report.training import show_context_prices, show_result, show_summary
     from seqpack.runtime.ranks import Ranks, ranks_of
     from seqpack.train.plan import prepare
@@ -78,8 +79,16 @@ def train(
     if run.dry_run:
         prices = plan.context_prices()
         show_context_prices(console, prices, chosen=context.context_parallel_algo)
+        estimate = plan.estimate if ranks.size > 1 else None
+        if estimate is not None:
+            show_layout(console, estimate)
         console.result(
-            {"dry_run": True, "plan": summary.as_dict(), "context_parallel": [asdict(price) for price in prices]}
+            {
+                "dry_run": True,
+                "plan": summary.as_dict(),
+                "layout": None if estimate is None else asdict(estimate),
+                "context_parallel": [asdict(price) for price in prices],
+            }
         )
         return
     if ranks.first:
@@ -106,7 +115,7 @@ def _run(
     from seqpack.runtime.ranks import joined
     from seqpack.train.run import execute
     from seqpack.train.stopping import RunStopped
-    from seqpack.train.storage import check_same_files, check_storage
+    from seqpack.train.storage import check_storage
 
     try:
         with (
@@ -114,7 +123,6 @@ def _run(
             device_errors(plan.backend),
             TrainReporter(console, summary, log_interval=run.log_interval) as reporter,
         ):
-            check_same_files(plan)
             check_storage(run.save, plan.ranks, own_disks=own_disks)
             sinks: list[MetricSink] = []
             if plan.ranks.first:

@@ -519,8 +519,8 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     ),
     "SP602": Diagnostic(
         "this kind of parallelism is not there yet",
-        "Tensor and pipeline parallel training are planned.",
-        "Leave the flag out: with several processes, each holds a part of the model and reads rows of its own.",
+        "Adapters are trained by data and context parallel processes so far, not by ones that share the model.",
+        "Leave one of the flags out: data parallel processes hold a part of each weight, too.",
     ),
     "SP603": Diagnostic(
         "another process of the run failed",
@@ -539,6 +539,12 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "heads has no more ranks than there are query heads.",
         "Leave the flag out: the default fits.",
     ),
+    "SP610": Diagnostic(
+        "the model cannot be shared out like this",
+        "Heads, features, experts, layers or micro-batches do not divide among the processes that were asked for, or "
+        "it is not known which weights of the family do what.",
+        "Choose the degrees so that they divide what the message names.",
+    ),
     "SP611": Diagnostic(
         "processes cannot reach each other",
         "GLOO_SOCKET_IFNAME or HCCL_SOCKET_IFNAME names a network interface that is not there, a rank ended or came "
@@ -546,16 +552,22 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "Name the interface that leads to the other machines, look at what the ranks before this one said, and raise "
         "HCCL_CONNECT_TIMEOUT if ranks take long to start.",
     ),
+    "SP612": Diagnostic(
+        "a rank stands still",
+        "A rank gave no sign of life for half a minute, or all ranks have waited in one exchange each for long: in "
+        "different ones, or for a rank that is gone.",
+        "The message has the rank, its exchange and the line. --resume goes on from the last checkpoint.",
+    ),
+    "SP613": Diagnostic(
+        "ranks were started differently",
+        "Before the first step all ranks compare options, layout, data and versions by their digests. They do not "
+        "agree, so that they would exchange numbers that mean different things.",
+        "Start all ranks with the same command on the same files. The message names the rank and what differs.",
+    ),
     "SP620": Diagnostic(
         "a machine does not know its place",
         "With several machines each is told how many there are, which one it is, and where machine 0 is.",
         "Give --nnodes, --node-rank and --master-addr, or let `seqpack launch` write the commands.",
-    ),
-    "SP621": Diagnostic(
-        "machines have different files",
-        "Data set or model of one process are not those of the first: under the same name lies something else. "
-        "Together they would train on a mixture that nobody chose.",
-        "Copy the files of machine 0 to the one that the message names, or use a disk that all of them see.",
     ),
     "SP622": Diagnostic(
         "--save is not on a shared disk",

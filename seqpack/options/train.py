@@ -246,10 +246,31 @@ class ParallelOptions:
         min=1,
     )
     tensor_model_parallel_size: int = option(
-        1, "Processes that share a matrix; not there yet.", flags=("--tp", "--tensor-model-parallel-size"), min=1
+        1,
+        "Processes that share every matrix, and between them the tokens (sequence parallelism).",
+        flags=("--tp", "--tensor-model-parallel-size"),
+        min=1,
     )
     pipeline_model_parallel_size: int = option(
-        1, "Processes that share the layers; not there yet.", flags=("--pp", "--pipeline-model-parallel-size"), min=1
+        1,
+        "Processes that each have some of the layers and hand activations on.",
+        flags=("--pp", "--pipeline-model-parallel-size"),
+        min=1,
+    )
+    num_layers_per_virtual_pipeline_stage: int | None = option(
+        None, "Layers in a stage, so that each process of the pipeline has several: interleaved.", min=1
+    )
+    num_layer_list: str | None = option(
+        None, "Layers of each stage, such as 8,9,9,6. Default: so that stages cost the same."
+    )
+    pipeline_schedule: Literal["1f1b", "zero-bubble"] = option(
+        "1f1b", "Order of work in a pipeline; zero-bubble takes gradients of weights apart, to fill its gaps."
+    )
+    expert_model_parallel_size: int = option(
+        1,
+        "Data parallel processes that share the experts of a layer.",
+        flags=("--ep", "--expert-model-parallel-size"),
+        min=1,
     )
 
 

@@ -1,4 +1,4 @@
-"""What lies on the disks of a run's machines: the same data and model on all, one place for checkpoints."""
+"""Whether the machines of a run share the disk that its checkpoints go to."""
 
 from __future__ import annotations
 
@@ -8,42 +8,16 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
-from seqpack.core.errors import ConfigError, DataError
+from seqpack.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from seqpack.runtime.ranks import Ranks
-    from seqpack.train.plan import TrainPlan
 
 VISIBLE_SECONDS = 15.0
 """How long a file that another machine wrote may take to be seen: network disks remember that there was none."""
 POLL_SECONDS = 0.2
-
-
-def check_same_files(plan: TrainPlan) -> None:
-    """DataError SP621 unless every rank has the data set and the weight files of the first; every rank calls it."""
-    if plan.ranks.size == 1:
-        return
-    folder = plan.model.directory
-    weights = (
-        {} if folder is None else {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
-    )
-    config = plan.model.config.to_json_string(use_diff=False)
-    facts = {
-        f"data set {' '.join(plan.data.data_path)}": plan.dataset.digest(),
-        f"model {plan.model.name}": repr((config, weights)),
-    }
-    for rank, (host, theirs) in enumerate(plan.ranks.gather((socket.gethostname(), facts))):
-        if rank == 0:
-            first_host, first = host, theirs
-        for name in facts if theirs != first else ():
-            if theirs.get(name) != first.get(name):
-                raise DataError(
-                    "SP621",
-                    f"the {name} of rank {rank} on {host} is not that of rank 0 on {first_host}",
-                    help=f"copy it from {first_host}: all machines must read the same files",
-                )
 
 
 def check_storage(save: Path, ranks: Ranks, *, own_disks: bool) -> None:

@@ -23,17 +23,18 @@ if TYPE_CHECKING:
     Describe = Callable[[Expected, Unit], str]
     """Names a unit: the row of the data it comes from."""
 
+NO_HEAD = "this rank does not have the output layer"
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 1e-2}
 """Relative. In float64 too, norms and rotations of transformers compute in float32; a fault is much more than these."""
 GRADIENT_FLOOR = 1e-3
 """A gradient is compared with its own norm, or this part of the largest one: that of a key bias is 0 but for noise."""
 
 
-def check_boundaries(probe: Probe, micro_batches: Sequence[Expected], *, whole_rows: bool) -> CheckResult:
+def check_boundaries(probe: Probe, micro_batches: Sequence[Expected], *, whole_rows: bool, padded: bool) -> CheckResult:
     """Batches end samples where the data set does, and attention in every layer is given these very ends.
 
     Unless ranks hold whole rows (no context parallelism), what attention is given depends on the plan, and only the
-    batch is compared.
+    batch is compared. Under pipelines rows are ``padded`` to one length, so their last end is another one.
     """
     fault, calls = "", 0
     for expected in micro_batches:
@@ -42,8 +43,8 @@ def check_boundaries(probe: Probe, micro_batches: Sequence[Expected], *, whole_r
         probe.hidden(expected)
         for cu_q, cu_k in probe.attention.boundaries if whole_rows else ():
             calls += 1
-            fault = fault or _boundary_fault("attention is given", cu_q, expected)
-            fault = fault or _boundary_fault("attention is given keys with", cu_k, expected)
+            fault = fault or _boundary_fault("attention is given", cu_q, expected, padded)
+            fault = fault or _boundary_fault("attention is given keys with", cu_k, expected, padded)
     if whole_rows and not calls:
         fault = fault or "no layer called the attention of the run"
     num_units = sum(len(expected.units) for expected in micro_batches)
@@ -135,19 +136,22 @@ def check_isolation(
                 fault = f"a token of {describe(expected, unit)} does not change its own logits"
     if not changed_units:
         return CheckResult("isolation", "skipped", "there is one segment at a time, so nothing to keep apart")
+    if not looked_at:
+        return CheckResult("isolation", "skipped", NO_HEAD)
     how = "to the last bit" if exact else "to rounding"
     counts = f"{moved:,} of {looked_at:,} tokens of others changed their logits"
     seen = f"tokens of {changed_units:,} samples were changed, one sample at a time: {counts} ({how})"
-    return CheckResult.of("isolation", f"{fault}; {counts}" if fault else "", seen)
+    return CheckResult.of("isolation", f"{fault}; {counts}" if fault else "", seen, looked_at)
 
 
 def check_hidden(
     probe: Probe, reference: Reference, micro_batches: Sequence[Expected], describe: Describe, dtype: torch.dtype
 ) -> CheckResult:
     """Last hidden states of samples in a pack are those of each sample alone."""
-    worst, where = 0.0, ""
+    worst, where, size = 0.0, "", 0
     for expected in micro_batches:
         found = probe.hidden(expected)
+        size += len(found.token)
         for unit in expected.units:
             mine = (found.token >= unit.start) & (found.token < unit.end)
             if unit.is_padding or not mine.any():
@@ -158,9 +162,10 @@ def check_hidden(
                 worst, where = off, describe(expected, unit)
     limit = TOLERANCES[dtype]
     fault = "" if worst <= limit else f"{where} gets another result in its pack than alone: {worst:.1e}, over {limit:g}"
-    return CheckResult.of(
-        "logits", fault, f"packed against one by one: relative difference {worst:.1e}, up to {limit:g}"
-    )
+    if not size:
+        return CheckResult("logits", "skipped", NO_HEAD)
+    fine = f"packed against one by one: relative difference {worst:.1e}, up to {limit:g}"
+    return CheckResult.of("logits", fault, fine, size)
 
 
 def check_gradients(
@@ -182,7 +187,7 @@ def check_gradients(
         if off > worst:
             worst, where = off, name
     text = f"of {count} parameters; the most different is {where}: {worst:.1e}"
-    return loss_check, CheckResult.of("gradients", "" if worst <= limit else f"{text}, over {limit:g}", text)
+    return loss_check, CheckResult.of("gradients", "" if worst <= limit else f"{text}, over {limit:g}", text, count)
 
 
 def relative(ours: torch.Tensor, wanted: torch.Tensor, floor: float = 0.0) -> float:
@@ -192,7 +197,10 @@ def relative(ours: torch.Tensor, wanted: torch.Tensor, floor: float = 0.0) -> fl
     return off if math.isfinite(off) else math.inf
 
 
-def _boundary_fault(what: str, found: list[int], expected: Expected) -> str:
+def _boundary_fault(what: str, found: list[int], expected: Expected, padded: bool = False) -> str:
+    last = max(unit.end for unit in expected.units if not unit.is_padding) if padded else len(expected)
+    if padded and [end for end in found if end <= last] == [end for end in expected.boundaries if end <= last]:
+        return ""
     if found == expected.boundaries:
         return ""
     missing = [end for end in expected.boundaries if end not in set(found)]

@@ -18,7 +18,6 @@ from seqpack.core.types import PackedSequence
 from seqpack.train.data import TrainData
 from seqpack.train.loader import BatchReader, Step
 from seqpack.train.loop import Trainer, accumulate_gradients, evaluate
-from seqpack.train.loss import chunked_cross_entropy
 from seqpack.train.sharding import whole
 
 if TYPE_CHECKING:
@@ -44,10 +43,15 @@ class HeadObserver:
     The labels of such a pass are numbers of tokens, so it does not matter how a layout deals tokens out to ranks.
     """
 
-    def __init__(self, head_loss: HeadLoss = chunked_cross_entropy) -> None:
-        self._head_loss = head_loss
+    def __init__(self) -> None:
+        self._head_loss: HeadLoss | None = None
         self.watching = False
         self.seen: Hidden | None = None
+
+    def around(self, head_loss: HeadLoss) -> HeadLoss:
+        """The loss of the run, until something is watched."""
+        self._head_loss = head_loss
+        return self
 
     def __call__(
         self,
@@ -56,10 +60,12 @@ class HeadObserver:
         labels_T: torch.Tensor,
         loss_weights_T: torch.Tensor | None = None,
     ) -> torch.Tensor:
+        assert self._head_loss is not None
         if not self.watching:
             return self._head_loss(hidden_TD, weight_VD, labels_T, loss_weights_T)
         labelled = labels_T >= 0
-        self.seen = Hidden(labels_T[labelled].cpu().numpy() - 1, hidden_TD[labelled].detach())
+        if bool(labelled.any()):  # none has a label in what fills a step up
+            self.seen = Hidden(labels_T[labelled].cpu().numpy() - 1, hidden_TD[labelled].detach())
         return hidden_TD.new_zeros(())
 
 
@@ -103,12 +109,14 @@ class StagedData(TrainData):
 class Probe:
     """All ranks call every method, in the same order and with the same rows.
 
-    ``trainer`` and ``reader`` read from ``data``; ``heads`` and ``attention`` are in the model of ``trainer``.
+    ``trainer`` and ``reader`` read from ``data``; ``heads`` and ``attention`` are in the model of ``trainer``, which
+    knows ``vocab_size`` tokens.
     """
 
     trainer: Trainer
     reader: BatchReader
     data: StagedData
+    vocab_size: int
     heads: HeadObserver
     attention: AttentionObserver
 
@@ -153,12 +161,8 @@ class Probe:
         trainer, device = self.trainer, self.trainer.backend.device
         part, _, _ = accumulate_gradients(model, step, trainer.read_batch, device, trainer.share)
         (loss,) = trainer.ranks.sum([part.item()], device)
-        named = model.model.named_parameters()
+        named = ((name.removeprefix("model."), weight) for name, weight in model.named_parameters())
         return loss, ((name, whole(weight.grad)) for name, weight in named if weight.grad is not None)
-
-    @property
-    def vocab_size(self) -> int:
-        return int(self.trainer.model.model.config.vocab_size)
 
 
 def _numbered(expected: Expected, changed: NDArray[np.integer], vocab_size: int) -> Iterator[PackedSequence]:

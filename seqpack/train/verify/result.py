@@ -26,13 +26,17 @@ class VerifyReport:
 
 
 def over_ranks(results: Sequence[Sequence[CheckResult]]) -> tuple[CheckResult, ...]:
-    """The checks of all ranks as one list: a check that failed on some rank failed, and says on which."""
+    """The checks of all ranks as one list: a check that failed on some rank failed, and says on which.
+
+    Else the rank that looked at most speaks for all; those that had nothing to look at skipped the check.
+    """
     merged = []
     for of_ranks in zip(*results, strict=True):
         failed = [rank for rank, check in enumerate(of_ranks) if check.outcome == "failed"]
-        check = of_ranks[failed[0] if failed else 0]
+        most = max(of_ranks, key=lambda check: (check.outcome == "passed", check.size))
+        check = of_ranks[failed[0]] if failed else most
         if failed and len(of_ranks) > 1:
             where = f"rank{'s' if len(failed) > 1 else ''} {', '.join(map(str, failed))}"
-            check = CheckResult(check.name, "failed", f"{where}: {check.seen}")
+            check = CheckResult(check.name, "failed", f"{where}: {check.seen}", check.size)
         merged.append(check)
     return tuple(merged)

@@ -43,7 +43,14 @@ def verify_model(plan: TrainPlan, options: VerifyOptions, progress: Progress) ->
     """
     with checked_model(plan, full_size=options.full_size) as spec, progress("check", unit="checks") as advance:
         first_epoch = replace(plan.dataset, num_epochs=1)
-        plan = replace(plan, model=spec, lora=None, data=replace(plan.data, pad_to="none"), dataset=first_epoch)
+        plan = replace(
+            plan,
+            model=spec,
+            lora=None,
+            data=replace(plan.data, pad_to="none"),
+            dataset=first_epoch,
+            training=replace(plan.training, global_batch_size=_step_size(plan, options.rows)),
+        )
         results = []
         for result in _checks(plan, options):
             results.append(result)
@@ -121,16 +128,16 @@ def _checks(plan: TrainPlan, options: VerifyOptions) -> Iterator[CheckResult]:
     staged = StagedData.of(plan.dataset)
     observed = replace(plan, attention=replace(plan.attention, load=lambda: attention), dataset=staged)
     heads = HeadObserver()
-    trainer = make_trainer(observed, heads)
+    trainer = make_trainer(observed, heads.around)
     for module in trainer.model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0  # what is random cannot be compared
-    probe = Probe(trainer, observed.reader(), staged, heads, attention)
+    probe = Probe(trainer, observed.reader(), staged, plan.model.vocab_size, heads, attention)
     same = checks.check_same_data(plan.ranks, micro_batches)
     yield same
     if "failed" in plan.ranks.gather(same.outcome):  # ranks that do not compute the same cannot be compared
         return
-    yield checks.check_boundaries(probe, micro_batches, whole_rows=plan.parallel.cp == 1)
+    yield checks.check_boundaries(probe, micro_batches, whole_rows=plan.parallel.cp == 1, padded=plan.parallel.pp > 1)
     yield checks.check_positions(probe, micro_batches)
     yield checks.check_labels(probe, micro_batches)
     yield checks.check_padding(probe, micro_batches)
@@ -155,6 +162,12 @@ class _Names:
         if len(unit.samples) > 1:
             return f"row {row}"
         return f"sample {unit.samples[0]} of row {row} ({self._dataset.key(row, unit.samples[0])})"
+
+
+def _step_size(plan: TrainPlan, num_rows: int) -> int:
+    """Rows of one step that takes all that are looked at: pipelines are built for so many micro-batches."""
+    size = plan.training.micro_batch_size * plan.parallel.dp
+    return -(-num_rows // size) * size
 
 
 def _split(rows: NDArray[np.int64], size: int) -> Sequence[NDArray[np.int64]]:

@@ -15,7 +15,6 @@ import torch
 import seqpack.attention.cpu
 import seqpack.models.packed
 import seqpack.runtime.batch
-import seqpack.train.verify.probe
 from seqpack.core.errors import ConfigError
 from seqpack.core.progress import no_progress
 from seqpack.core.segments import Segments, shift_labels
@@ -26,6 +25,7 @@ from seqpack.options.train import ParallelOptions
 from seqpack.options.verify import VerifyOptions
 from seqpack.runtime.ranks import Ranks
 from seqpack.train.plan import prepare
+from seqpack.train.verify.probe import HeadObserver
 from seqpack.train.verify.result import VerifyReport
 from seqpack.train.verify.run import chosen_rows, verify_model
 from tests.distributed import run_ranks
@@ -56,15 +56,13 @@ def report_on(
     data: Path,
     fault: Fault | None = None,
     ranks: Ranks = Ranks(),  # noqa: B008
-    cp: int = 1,
+    parallel: ParallelOptions = ParallelOptions(),  # noqa: B008
     **given: Any,
 ) -> VerifyReport:
     context = ContextOptions(context_parallel_algo=given.pop("algo", "auto"))
     asked = VerifyOptions(rows=given.pop("rows", 2), full_size=given.pop("full_size", False))
     given = {"dtype": "float64", **given}
-    prepared = prepare(
-        *options(data, data.parent / "none", **given), ParallelOptions(context_parallel_size=cp), None, ranks, context
-    )
+    prepared = prepare(*options(data, data.parent / "none", **given), parallel, None, ranks, context)
     with pytest.MonkeyPatch.context() as patch:
         if fault is not None:
             fault(patch)
@@ -214,16 +212,17 @@ def padding_is_trained_samples(patch: pytest.MonkeyPatch) -> None:
 
 def a_label_lost_in_the_loss(patch: pytest.MonkeyPatch) -> None:
     """The batch is right; the loss leaves its first label out."""
-    loss = seqpack.train.verify.probe.chunked_cross_entropy
+    around = HeadObserver.around
 
-    def forgetful(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, weights: Any = None) -> Any:
-        labels = labels.clone()
-        labels[(labels != IGNORE_INDEX).nonzero()[0]] = IGNORE_INDEX
-        return loss(hidden, weight, labels, weights)
+    def forgetful(self: HeadObserver, loss: Any) -> Any:
+        def without_first(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, weights: Any = None) -> Any:
+            labels = labels.clone()
+            labels[(labels != IGNORE_INDEX).nonzero()[0]] = IGNORE_INDEX
+            return loss(hidden, weight, labels, weights)
 
-    defaults = seqpack.train.verify.probe.HeadObserver.__init__.__defaults__
-    assert defaults == (loss,)
-    patch.setattr(seqpack.train.verify.probe.HeadObserver.__init__, "__defaults__", (forgetful,))
+        return around(self, without_first)
+
+    patch.setattr(HeadObserver, "around", forgetful)
 
 
 def keys_without_gradients(patch: pytest.MonkeyPatch) -> None:
@@ -306,7 +305,7 @@ def test_a_fault_on_one_of_two_ranks(packs: Path, fault: Fault | None, rank: int
 
 
 def sharing_rows(ranks: Ranks, data: Path, fault: Fault | None, algo: str) -> VerifyReport:
-    return report_on(data, fault, ranks, cp=2, algo=algo, rows=2)
+    return report_on(data, fault, ranks, ParallelOptions(context_parallel_size=2), algo=algo, rows=2)
 
 
 def in_shards(change: Callable[[Any], dict[str, Any]]) -> Fault:
@@ -345,6 +344,29 @@ def test_two_ranks_that_share_rows(packs: Path, fault: Fault | None, algo: str, 
     assert failed(reports[0]) >= found
     assert bool(found) or reports[0].passed, reports[0].checks
     assert "cp 2" in reports[0].on["runs on"]
+
+
+def sharing_the_model(ranks: Ranks, data: Path, fault: Fault | None, options: dict[str, int]) -> VerifyReport:
+    return report_on(data, fault if ranks.rank == 1 else None, ranks, ParallelOptions(**options), rows=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "fault", "found"),
+    [
+        ({"tensor_model_parallel_size": 2}, None, set()),
+        ({"pipeline_model_parallel_size": 2}, None, set()),
+        ({"pipeline_model_parallel_size": 2}, boundaries_dropped, {"boundaries", "isolation", "logits", "gradients"}),
+    ],
+    ids=name_of,
+)
+def test_two_ranks_that_share_the_model(
+    packs: Path, options: dict[str, int], fault: Fault | None, found: set[str]
+) -> None:
+    reports = run_ranks(2, sharing_the_model, packs, fault, options)
+    assert reports[0] == reports[1]
+    assert failed(reports[0]) >= found
+    assert bool(found) or reports[0].passed, reports[0].checks
+    assert "0 of 0" not in seen(reports[0], "isolation")
 
 
 def test_rows_that_have_most_to_show_come_first(write_dataset: WriteDataset, tmp_path: Path) -> None:
