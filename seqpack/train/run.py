@@ -23,7 +23,7 @@ from seqpack.options.train import (
 )
 from seqpack.runtime.agreement import check_agreement
 from seqpack.runtime.watchdog import watched
-from seqpack.train.assemble import assemble
+from seqpack.train.assemble import Observe, as_it_is, assemble
 from seqpack.train.checkpoint import save_adapter, save_hf
 from seqpack.train.checks import (
     ADAPTER_FOLDER,
@@ -52,31 +52,17 @@ if TYPE_CHECKING:
     from seqpack.train.loop import ReadBatch
 
 
-def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
+def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = (), *, checkpoints: bool = True) -> TrainResult:
     """Build the model, train it, save it. Every step goes to ``metrics.jsonl`` and to ``sinks``, which stay open.
 
     Called by every rank of ``plan.ranks``, inside their process group. Raises ``RunStopped`` after Ctrl-C or SIGTERM,
-    with a checkpoint on disk.
+    with a checkpoint on disk; without ``checkpoints`` there is none, and signals do what they do elsewhere.
     """
     ranks, save = plan.ranks, plan.run.save
     check_agreement(ranks, {**_identity(plan), **_facts(plan)})
     ranks.wait()  # all have looked at --save before the first one changes it
-    mesh = plan.parallel.mesh(plan.backend.device.type) if ranks.size > 1 else None
-    model = _model(plan, mesh)
-    trainer = Trainer(
-        model,
-        plan.schedule,
-        _reader(plan, mesh),
-        _optimizer(model, plan.training),
-        _rate(plan),
-        plan.backend,
-        ranks,
-        plan.parallel.row_share(ranks.rank),
-        seed=plan.data.seed,
-        describe=plan.dataset.describe,
-        flops=ModelFlops.of(plan.model.config, adapters=_adapter_size(plan, model)).of_batch,
-        peak_flops=(peak_flops(plan.backend.name) or 0.0) * ranks.size,
-    )
+    trainer = make_trainer(plan)
+    model = trainer.model
     state = RunState(save, ranks, _identity(plan), plan.run.keep_last or None, background=plan.run.async_save)
     if plan.saved is not None:
         state.load(plan.saved, trainer.optimizer.tensors())
@@ -91,15 +77,40 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
         stack.callback(state.close)
         if ranks.first:
             sinks = [stack.enter_context(closing(JsonlSink(save / METRICS_FILE, keep=plan.first_step))), *sinks]
-        saving = Saving(
-            lambda step: state.save(step, trainer.optimizer.tensors()), state.finish, plan.run.save_interval
-        )
+        saving = None
+        if checkpoints:
+            saving = Saving(
+                lambda step: state.save(step, trainer.optimizer.tensors()), state.finish, plan.run.save_interval
+            )
         result = train(trainer, sinks=sinks, saving=saving, evaluation=plan.evaluation, progress=progress)
     _export(plan, model)
     return replace(result, model_path=str(save / plan.result_folder))
 
 
-def _model(plan: TrainPlan, mesh: DeviceMesh | None) -> PackedLM | PipelineLM:
+def make_trainer(plan: TrainPlan, observe: Observe = as_it_is) -> Trainer:
+    """The model of a run on its devices, and what it trains with; every rank calls it.
+
+    ``observe`` may put something around the loss.
+    """
+    mesh = plan.parallel.mesh(plan.backend.device.type) if plan.ranks.size > 1 else None
+    model = _model(plan, mesh, observe)
+    return Trainer(
+        model,
+        plan.schedule,
+        _reader(plan, mesh),
+        _optimizer(model, plan.training),
+        _rate(plan),
+        plan.backend,
+        plan.ranks,
+        plan.parallel.row_share(plan.ranks.rank),
+        seed=plan.data.seed,
+        describe=plan.dataset.describe,
+        flops=ModelFlops.of(plan.model.config, adapters=_adapter_size(plan, model)).of_batch,
+        peak_flops=(peak_flops(plan.backend.name) or 0.0) * plan.ranks.size,
+    )
+
+
+def _model(plan: TrainPlan, mesh: DeviceMesh | None, observe: Observe) -> PackedLM | PipelineLM:
     dtype: torch.dtype = getattr(torch, plan.dtype)
     sharded = mesh is not None
     hf_model = build_model(
@@ -109,8 +120,9 @@ def _model(plan: TrainPlan, mesh: DeviceMesh | None) -> PackedLM | PipelineLM:
         add_lora(hf_model, plan.lora)
     recompute(hf_model, plan.training.recompute_granularity)
     if mesh is None:
-        return PackedLM(hf_model, plan.attention.load(), chunked_cross_entropy)
-    model = assemble(hf_model, plan.attention.load(), plan.parallel, plan.cut, plan.num_micro_batches, mesh, dtype)
+        return PackedLM(hf_model, plan.attention.load(), observe(chunked_cross_entropy))
+    attention, layout, batches = plan.attention.load(), plan.parallel, plan.num_micro_batches
+    model = assemble(hf_model, attention, layout, plan.cut, batches, mesh, dtype, observe)
     if isinstance(model, PipelineLM) and plan.context is not None:
         model.share = share_rows(plan.context, mesh, plan.attention, plan.backend)
     return model
