@@ -197,6 +197,7 @@ def _facts(plan: TrainPlan) -> dict[str, Any]:
         "layout": str(plan.parallel),
         "cut into stages": str(plan.cut),
         "attention": plan.attention.name,
+        "context parallelism": None if plan.context is None else asdict(plan.context.settings),
         "set of training options": asdict(plan.training),
         "checkpoint to go on from": None if plan.saved is None else plan.saved.step,
         "version of seqpack": seqpack.__version__,
