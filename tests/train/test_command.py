@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from seqpack.commands.packages import require_training_packages
 from seqpack.commands.train import train
 from seqpack.core.errors import DeviceError
 from seqpack.options.context import ContextOptions
@@ -108,3 +110,10 @@ def test_importing_the_command_is_cheap() -> None:
     code = f"import sys, seqpack.commands.train, seqpack.options.train; sys.exit(str({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == "set()"
+
+
+def test_torch_is_imported_without_the_extensions_that_load_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch_npu without CANN would end ``import torch``."""
+    monkeypatch.setenv("TORCH_DEVICE_BACKEND_AUTOLOAD", "1")
+    require_training_packages("training")
+    assert os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] == "0"
