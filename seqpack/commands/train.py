@@ -74,7 +74,8 @@ def train(
     show_summary(console, summary)
     if run.dry_run:
         prices = plan.context_prices()
-        show_context_prices(console, prices, chosen=context.context_parallel_algo)
+        if plan.context is not None:
+            show_context_prices(console, prices, chosen=plan.context.settings.name)
         estimate = plan.estimate if ranks.size > 1 else None
         if estimate is not None:
             show_layout(console, estimate)

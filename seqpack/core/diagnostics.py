@@ -432,9 +432,9 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "Set tie_word_embeddings to false in config.json if the head is meant to be its own.",
     ),
     "SP406": Diagnostic(
-        "a checkpoint layout that cannot be read yet",
-        "It has several ranks, virtual pipeline chunks, or is of the torch_dist kind.",
-        "Save it at TP 1, PP 1 in the legacy layout (--ckpt-format torch).",
+        "a checkpoint layout that is not known",
+        "Checkpoints are kept in several layouts, and this version does not read or write this one.",
+        "Save it in the legacy layout (--ckpt-format torch).",
     ),
     "SP407": Diagnostic(
         "no config.json for the way back",
@@ -455,6 +455,26 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "--max-shard-size is not a size",
         "It is a number with a unit.",
         "Write 500MB, 4GB or 2GiB.",
+    ),
+    "SP411": Diagnostic(
+        "ranks of a checkpoint disagree",
+        "The args say another number of ranks than there are files, or what each rank repeats is not the same on all.",
+        "A rank is missing or files of two checkpoints are mixed: copy it again, or save it again from one run.",
+    ),
+    "SP412": Diagnostic(
+        "a weight is too large for its new type",
+        "float16 ends at 65504; a larger number would become infinite.",
+        "Choose --params-dtype bf16 or fp32, or leave the flag out to keep the type.",
+    ),
+    "SP413": Diagnostic(
+        "a flag contradicts the model",
+        "Family, sizes and split of the source are read from its files; a flag says something else.",
+        "Leave the flag out, or name the right directory.",
+    ),
+    "SP414": Diagnostic(
+        "a model that cannot be split like that",
+        "Layers, heads, experts or the vocabulary do not divide over the ranks, or two flags about it contradict.",
+        "Choose other sizes; --num-layer-list and --noop-layers help where layers do not divide.",
     ),
     # 5xx: machine
     "SP501": Diagnostic("device not available", "The machine has no such device.", "Choose another --device."),
