@@ -64,7 +64,8 @@ class PipelineLM(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.stages.parameters()).device
+        device: torch.device = next(self.stages.parameters()).device
+        return device
 
     @property
     def kind(self) -> Any:
