@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from seqpack.io.publish import partial_folder
-from seqpack.models.load import quiet_transformers
 from seqpack.models.lora import LoraSettings, write_adapter
+from seqpack.models.whole import quiet_transformers
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -62,6 +62,7 @@ def _save_weights(model: Any, weights: dict[str, torch.Tensor], folder: Path) ->
         whole = type(model)._from_config(model.config, dtype=dtype)
     whole.load_state_dict(weights, assign=True)
     whole.tie_weights()
+    whole.generation_config = model.generation_config
     whole.save_pretrained(folder)
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from seqpack.models.load import build_model
 from seqpack.models.lora import LoraSettings, adapter_weights, add_lora
+from seqpack.models.materialize import empty_model, materialize
 from seqpack.models.packed import PackedLM
 from seqpack.models.recompute import recompute
 from seqpack.options.train import (
@@ -90,15 +90,14 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
 def _model(plan: TrainPlan) -> PackedLM:
     dtype: torch.dtype = getattr(torch, plan.dtype)
     sharded = plan.ranks.size > 1
-    hf_model = build_model(
-        plan.model, dtype=weight_dtype(dtype, sharded=sharded), backend=plan.backend, seed=plan.data.seed
-    )
+    hf_model = empty_model(plan.model, weight_dtype(dtype, sharded=sharded))
     if plan.lora is not None:
         add_lora(hf_model, plan.lora)
     recompute(hf_model, plan.training.recompute_granularity)
     model = PackedLM(hf_model, plan.attention.load(), chunked_cross_entropy)
     if sharded:
         shard(model, plan.parallel, plan.parallel.mesh(plan.backend.device.type), dtype)
+    materialize(model, hf_model, plan.model, device=plan.backend.device, dtype=dtype, seed=plan.data.seed)
     return model
 
 
