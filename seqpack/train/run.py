@@ -33,6 +33,7 @@ from seqpack.train.loss import chunked_cross_entropy
 from seqpack.train.metrics import JsonlSink, read_metrics
 from seqpack.train.optim import Optimizer, learning_rate
 from seqpack.train.plan import TrainPlan
+from seqpack.train.read_ahead import ReadAhead, upcoming_rows
 from seqpack.train.run_state import RunState, quiet
 from seqpack.train.sharding import full_state, shard, weight_dtype
 from seqpack.train.summary import TrainResult
@@ -79,6 +80,8 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
         stack.callback(state.close)
         if ranks.first:
             sinks = [stack.enter_context(closing(JsonlSink(save / METRICS_FILE, keep=plan.first_step))), *sinks]
+        ahead = ReadAhead(trainer.read_batch, upcoming_rows(plan.schedule, plan.first_step, ranks))
+        trainer = replace(trainer, read_batch=stack.enter_context(ahead))
         saving = Saving(
             lambda step: state.save(step, trainer.optimizer.tensors()), state.finish, plan.run.save_interval
         )
