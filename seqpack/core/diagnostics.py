@@ -482,6 +482,12 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "--strategy optimal plans with the solver HiGHS, which is an extra: nothing else needs it.",
         'pip install "seqpack-toolkit[optimal]"; --strategy exact comes close on most data without a solver.',
     ),
+    "SP514": Diagnostic(
+        "no compiler for --compile",
+        "torch compiles layers with a C++ compiler for the CPU and with triton for CUDA; this machine has none, or "
+        "layers are not compiled for this kind of device.",
+        "Install g++ or name another one in CXX, or train without --compile: results are the same.",
+    ),
     # 6xx: several processes
     "SP601": Diagnostic(
         "the number of processes does not fit",

@@ -96,6 +96,9 @@ class TrainOptions:
         "none",
         "Save memory by computing layers again in the backward pass: whole, or without their attention and products.",
     )
+    compile: bool = option(
+        False, "Have torch compile the layers: the first step takes a minute longer, the others less.", negation=False
+    )
     clip_grad: float = option(1.0, "Largest norm of all gradients together; 0 does not clip.", min=0)
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from seqpack.attention.contract import AttentionBackend, AttentionNeeds, select_
 from seqpack.attention.cpu import cpu_flash_attention
 from seqpack.attention.registry import BUILTIN_BACKENDS
 from seqpack.core.errors import ConfigError
+from seqpack.models.compiling import check_compiler
 from seqpack.models.load import ModelSpec, resolve_model
 from seqpack.models.lora import LoraSettings
 from seqpack.models.self_check import self_check
@@ -140,6 +141,8 @@ class TrainPlan:
             notes.append(f"family {family} is not among those tested; a tiny copy gave the same packed as one by one")
         if getattr(self.model.config, "output_router_logits", False):
             notes.append(f"router loss: {self.model.config.router_aux_loss_coef:g} of it is part of the loss")
+        if self.training.compile:
+            notes.append("layers are compiled in the first step")
         if self.lora is not None:
             targets = ", ".join(self.lora.targets) or "every matrix of the layers"
             notes.append(f"LoRA of rank {self.lora.rank}, alpha {self.lora.alpha:g}, beside {targets}")
@@ -180,6 +183,9 @@ def prepare(
         eos_token_id=manifest.tokenizer.eos_token_id,
         pad_token_id=manifest.tokenizer.pad_token_id,
     )
+    if training.compile:
+        shared = parallel_plan.dp < parallel_plan.world_size
+        check_compiler(backend.device.type, spec.config, shared_layers=shared)
     if not spec.tested:
         self_check(spec.config, cpu_flash_attention, chunked_cross_entropy)
     costs = dataset.costs(ModelFlops.of(spec.config)) if ranks.size > 1 else None

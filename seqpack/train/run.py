@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from seqpack.models.compiling import compile_layers
 from seqpack.models.lora import LoraSettings, adapter_weights, add_lora
 from seqpack.models.materialize import empty_model, materialize
 from seqpack.models.packed import PackedLM
@@ -35,7 +36,7 @@ from seqpack.train.optim import Optimizer, learning_rate
 from seqpack.train.plan import TrainPlan
 from seqpack.train.read_ahead import ReadAhead, upcoming_rows
 from seqpack.train.run_state import RunState, quiet
-from seqpack.train.sharding import full_state, shard, weight_dtype
+from seqpack.train.sharding import full_state, layers_of, shard, weight_dtype
 from seqpack.train.summary import TrainResult
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ def _model(plan: TrainPlan) -> PackedLM:
     model = PackedLM(hf_model, plan.attention.load(), chunked_cross_entropy)
     if sharded:
         shard(model, plan.parallel, plan.parallel.mesh(plan.backend.device.type), dtype)
+    if plan.training.compile:
+        compile_layers(layers_of(model))
     materialize(model, hf_model, plan.model, device=plan.backend.device, dtype=dtype, seed=plan.data.seed)
     return model
 
