@@ -98,7 +98,7 @@ class TrainPlan:
             num_rows=len(self.dataset),
             num_steps=len(self.schedule),
             epochs=self.schedule.epochs,
-            global_batch_size=self.training.global_batch_size,
+            global_batch_size=self.training.step_rows,
             micro_batch_size=self.training.micro_batch_size,
             num_tokens=num_tokens,
             num_targets=num_targets,
@@ -183,6 +183,7 @@ def prepare(
         eos_token_id=manifest.tokenizer.eos_token_id,
         pad_token_id=manifest.tokenizer.pad_token_id,
     )
+    training = training.with_step_rows(dataset.mean_tokens())
     if training.compile:
         shared = parallel_plan.dp < parallel_plan.world_size
         check_compiler(backend.device.type, spec.config, shared_layers=shared)
@@ -259,7 +260,7 @@ def _schedule(
         epochs = DEFAULT_EPOCHS
     return RowSchedule(
         dataset.num_targets,
-        global_batch_size=training.global_batch_size,
+        global_batch_size=training.step_rows,
         micro_batch_size=training.micro_batch_size,
         seed=data.seed,
         shuffle=data.shuffle,
@@ -287,7 +288,7 @@ def _evaluation(dataset: TrainData, training: TrainOptions, run: RunOptions) -> 
         )
     schedule = RowSchedule(
         dataset.num_targets,
-        global_batch_size=training.global_batch_size,
+        global_batch_size=training.step_rows,
         micro_batch_size=training.micro_batch_size,
         seed=0,
         shuffle=False,

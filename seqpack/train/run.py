@@ -153,7 +153,7 @@ def _identity(plan: TrainPlan) -> dict[str, Any]:
     return {
         "data set (digest of its files)": plan.dataset.digest(),
         "model (digest of its configuration)": hashlib.sha256(text.encode()).hexdigest(),
-        "--global-batch-size": plan.training.global_batch_size,
+        "--global-batch-size": plan.training.step_rows,
         "--seed": plan.data.seed,
         "--shuffle": plan.data.shuffle,
         "--loss-reduction": plan.training.loss_reduction,
