@@ -27,7 +27,7 @@ def check_compiler(device_type: str, config: Any, *, shared_layers: bool = False
     if shared_layers:
         raise ConfigError(
             "SP208",
-            "--compile is for layers that a process has to itself: no --tp, --pp, --cp or --ep",
+            "--compile is for layers that a process has to itself: without --tp, --pp, --cp and --ep",
             help="leave one of them out",
         )
     if getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None):

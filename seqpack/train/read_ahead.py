@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from seqpack.runtime.batch import Batch
-    from seqpack.runtime.ranks import Ranks
+    from seqpack.runtime.parallel import RowShare
     from seqpack.train.loader import RowSchedule
 
 BATCHES_AHEAD = 3
@@ -57,8 +57,8 @@ class ReadAhead:
             self._ready.append((rows, self._thread.submit(self._read, rows)))
 
 
-def upcoming_rows(schedule: RowSchedule, first_step: int, ranks: Ranks) -> Iterator[NDArray[np.int64]]:
-    """Rows of all micro-batches of this rank, from a step on, in the order in which the loop asks for them."""
+def upcoming_rows(schedule: RowSchedule, first_step: int, share: RowShare) -> Iterator[NDArray[np.int64]]:
+    """Rows of all micro-batches of this share, from a step on, in the order in which the loop asks for them."""
     for index in range(first_step, len(schedule)):
-        for rows, _ in schedule[index].of_rank(ranks.rank, ranks.size):
+        for rows, _ in schedule[index].of_rank(share.rank, share.size):
             yield rows

@@ -27,8 +27,8 @@ from seqpack.train.checks import (
     METRICS_FILE,
     MODEL_FOLDER,
 )
+from seqpack.train.context import share_rows
 from seqpack.train.flops import ModelFlops, peak_flops
-from seqpack.train.loader import BatchReader
 from seqpack.train.loop import Progress, Saving, Trainer, train
 from seqpack.train.loss import chunked_cross_entropy
 from seqpack.train.metrics import JsonlSink, read_metrics
@@ -43,7 +43,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from torch.distributed.device_mesh import DeviceMesh
+
     from seqpack.hooks.specs import MetricSink
+    from seqpack.train.loop import ReadBatch
 
 
 def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
@@ -54,15 +57,19 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
     """
     ranks, save = plan.ranks, plan.run.save
     ranks.wait()  # all have looked at --save before the first one changes it
-    model = _model(plan)
+    mesh = plan.parallel.mesh(plan.backend.device.type) if ranks.size > 1 else None
+    model = _model(plan, mesh)
+    share = plan.parallel.row_share(ranks.rank)
+    rows = ReadAhead(plan.reader(), upcoming_rows(plan.schedule, plan.first_step, share))
     trainer = Trainer(
         model,
         plan.schedule,
-        _reader(plan),
+        _reader(plan, mesh, rows),
         _optimizer(model, plan.training),
         _rate(plan),
         plan.backend,
         ranks,
+        share,
         seed=plan.data.seed,
         describe=plan.dataset.describe,
         flops=ModelFlops.of(plan.model.config, adapters=_adapter_size(plan, model)).of_batch,
@@ -81,8 +88,7 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
         stack.callback(state.close)
         if ranks.first:
             sinks = [stack.enter_context(closing(JsonlSink(save / METRICS_FILE, keep=plan.first_step))), *sinks]
-        ahead = ReadAhead(trainer.read_batch, upcoming_rows(plan.schedule, plan.first_step, ranks))
-        trainer = replace(trainer, read_batch=stack.enter_context(ahead))
+        stack.enter_context(rows)
         saving = Saving(
             lambda step: state.save(step, trainer.optimizer.tensors()), state.finish, plan.run.save_interval
         )
@@ -91,16 +97,15 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
     return replace(result, model_path=str(save / plan.result_folder))
 
 
-def _model(plan: TrainPlan) -> PackedLM:
+def _model(plan: TrainPlan, mesh: DeviceMesh | None) -> PackedLM:
     dtype: torch.dtype = getattr(torch, plan.dtype)
-    sharded = plan.ranks.size > 1
-    hf_model = empty_model(plan.model, weight_dtype(dtype, sharded=sharded))
+    hf_model = empty_model(plan.model, weight_dtype(dtype, sharded=mesh is not None))
     if plan.lora is not None:
         add_lora(hf_model, plan.lora)
     recompute(hf_model, plan.training.recompute_granularity)
     model = PackedLM(hf_model, plan.attention.load(), chunked_cross_entropy)
-    if sharded:
-        shard(model, plan.parallel, plan.parallel.mesh(plan.backend.device.type), dtype)
+    if mesh is not None:
+        shard(model, plan.parallel, mesh, dtype)
     if plan.training.compile:
         compile_layers(layers_of(model))
     materialize(model, hf_model, plan.model, device=plan.backend.device, dtype=dtype, seed=plan.data.seed)
@@ -169,16 +174,11 @@ def _weight_files(plan: TrainPlan) -> dict[str, int]:
     return {} if folder is None else {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
 
 
-def _reader(plan: TrainPlan) -> BatchReader:
-    pad_token_id = plan.dataset.manifest.tokenizer.pad_token_id
-    return BatchReader(
-        plan.dataset,
-        plan.isolation.mask,
-        plan.data.pad_to,
-        plan.row_length,
-        pad_token_id,
-        plan.training.loss_reduction,
-    )
+def _reader(plan: TrainPlan, mesh: DeviceMesh | None, rows: ReadAhead) -> ReadBatch:
+    """Rows -> the batch that this rank computes. Ranks that share rows compare them, which no thread may do."""
+    if plan.context is None or mesh is None:
+        return rows
+    return share_rows(rows, plan.context, mesh, plan.attention, plan.backend)
 
 
 def _optimizer(model: PackedLM, training: TrainOptions) -> Optimizer:

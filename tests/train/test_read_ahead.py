@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seqpack.runtime.ranks import Ranks
+from seqpack.runtime.parallel import RowShare
 from seqpack.train.loader import RowSchedule
 from seqpack.train.read_ahead import BATCHES_AHEAD, ReadAhead, upcoming_rows
 
@@ -71,6 +71,6 @@ def test_the_rows_that_a_rank_will_ask_for(size: int) -> None:
     schedule = RowSchedule(np.arange(1, 12), global_batch_size=4, micro_batch_size=2, seed=0, epochs=2)
     for rank in range(size):
         asked = [rows for step in list(schedule)[2:] for rows, _ in step.of_rank(rank, size)]
-        found = list(upcoming_rows(schedule, 2, Ranks(rank, size)))
+        found = list(upcoming_rows(schedule, 2, RowShare(rank, size)))
         assert len(found) == len(asked) > 0
         assert all(map(np.array_equal, found, asked))
