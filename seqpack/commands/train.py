@@ -49,7 +49,6 @@ def train(
       seqpack train out/alpaca --model tiny:qwen2 --save runs/first
       seqpack train out/alpaca --model models/Qwen2.5-0.5B --neat-pack --epochs 3 --lr 1e-5 --save runs/alpaca
       seqpack train out/alpaca --model models/Qwen2.5-0.5B --save runs/alpaca --nproc 4 --save-interval 100
-      seqpack train out/long --model models/Qwen2.5-7B --save runs/long --nproc 4 --cp 4 --dry-run
     """
     require_training_packages("training")
     sinks = _sinks(run)
@@ -60,6 +59,7 @@ def train(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from seqpack.models.architecture import check_architecture
     from seqpack.report.console import Console
+    from seqpack.report.layout import show_layout
     from seqpack.report.training import show_context_prices, show_result, show_summary
     from seqpack.runtime.ranks import Ranks, ranks_of
     from seqpack.train.plan import prepare
@@ -75,8 +75,16 @@ def train(
     if run.dry_run:
         prices = plan.context_prices()
         show_context_prices(console, prices, chosen=context.context_parallel_algo)
+        estimate = plan.estimate if ranks.size > 1 else None
+        if estimate is not None:
+            show_layout(console, estimate)
         console.result(
-            {"dry_run": True, "plan": summary.as_dict(), "context_parallel": [asdict(price) for price in prices]}
+            {
+                "dry_run": True,
+                "plan": summary.as_dict(),
+                "layout": None if estimate is None else asdict(estimate),
+                "context_parallel": [asdict(price) for price in prices],
+            }
         )
         return
     if ranks.first:
@@ -93,6 +101,7 @@ def _run(
 ) -> TrainResult:
     """The run itself; asked to stop, it ends with exit code 130 or 143 and the command to go on with."""
     from seqpack.report.training import TrainReporter
+    from seqpack.runtime.device import device_errors
     from seqpack.runtime.ranks import joined
     from seqpack.train.run import execute
     from seqpack.train.stopping import RunStopped
@@ -100,6 +109,7 @@ def _run(
     try:
         with (
             joined(plan.ranks, plan.backend.device.type),
+            device_errors(plan.backend),
             TrainReporter(console, summary, log_interval=run.log_interval) as reporter,
         ):
             sinks: list[MetricSink] = []

@@ -462,7 +462,8 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "a package is missing",
         "Training and conversion need torch, data sets of the Hugging Face hub the package datasets, and stats --plot "
         "FILE.png pillow; preparing files needs none of them.",
-        'pip install "seqpack-toolkit[train]", "seqpack-toolkit[hub]" or "seqpack-toolkit[plot]"',
+        'pip install "seqpack-toolkit[train]", "seqpack-toolkit[npu]", "seqpack-toolkit[hub]" or '
+        '"seqpack-toolkit[plot]"',
     ),
     "SP503": Diagnostic(
         "the output cannot be written",
@@ -488,6 +489,22 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "--strategy optimal plans with the solver HiGHS, which is an extra: nothing else needs it.",
         'pip install "seqpack-toolkit[optimal]"; --strategy exact comes close on most data without a solver.',
     ),
+    "SP511": Diagnostic(
+        "the software of the NPU cannot be loaded",
+        "torch_npu is installed, and its libraries or those of CANN are missing, are of another version, or meet a "
+        "torch that was built for CUDA.",
+        "Set CANN up in this shell (source .../set_env.sh); torch, torch_npu and CANN have to fit together.",
+    ),
+    "SP512": Diagnostic(
+        "the NPU reported an error",
+        "An operator, the driver or the runtime failed. The message has the code that CANN documents.",
+        "--traceback shows the whole message; ~/ascend/log has what CANN wrote.",
+    ),
+    "SP513": Diagnostic(
+        "the device is out of memory",
+        "Weights, gradients, optimizer state and activations of a micro-batch do not fit the memory of the device.",
+        "A smaller --micro-batch-size, --recompute-granularity full, or more processes, which share the weights.",
+    ),
     "SP514": Diagnostic(
         "no compiler for --compile",
         "torch compiles layers with a C++ compiler for the CPU and with triton for CUDA; this machine has none, or "
@@ -502,8 +519,8 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     ),
     "SP602": Diagnostic(
         "this kind of parallelism is not there yet",
-        "Tensor and pipeline parallel training are planned.",
-        "Leave the flag out: with several processes, each holds a part of the model and reads rows of its own.",
+        "Adapters are trained by data and context parallel processes so far, not by ones that share the model.",
+        "Leave one of the flags out: data parallel processes hold a part of each weight, too.",
     ),
     "SP603": Diagnostic(
         "another process of the run failed",
@@ -521,5 +538,30 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "--ulysses-degree-in-cp has to divide --cp, and --cp-window-size the ranks of the ring; a group that exchanges "
         "heads has no more ranks than there are query heads.",
         "Leave the flag out: the default fits.",
+    ),
+    "SP610": Diagnostic(
+        "the model cannot be shared out like this",
+        "Heads, features, experts, layers or micro-batches do not divide among the processes that were asked for, or "
+        "it is not known which weights of the family do what.",
+        "Choose the degrees so that they divide what the message names.",
+    ),
+    "SP611": Diagnostic(
+        "processes cannot reach each other",
+        "GLOO_SOCKET_IFNAME or HCCL_SOCKET_IFNAME names a network interface that is not there, a rank ended or came "
+        "too late, or something between the machines stops them.",
+        "Name the interface that leads to the other machines, look at what the ranks before this one said, and raise "
+        "HCCL_CONNECT_TIMEOUT if ranks take long to start.",
+    ),
+    "SP612": Diagnostic(
+        "a rank stands still",
+        "A rank gave no sign of life for half a minute, or all ranks have waited in one exchange each for long: in "
+        "different ones, or for a rank that is gone.",
+        "The message has the rank, its exchange and the line. --resume goes on from the last checkpoint.",
+    ),
+    "SP613": Diagnostic(
+        "ranks were started differently",
+        "Before the first step all ranks compare options, layout, data and versions by their digests. They do not "
+        "agree, so that they would exchange numbers that mean different things.",
+        "Start all ranks with the same command on the same files. The message names the rank and what differs.",
     ),
 }

@@ -80,6 +80,19 @@ class ModelFlops:
         return products + 12.0 * self.attention_width * pairs
 
 
+def costs_of_layers(config: Any) -> list[float]:
+    """Weights that a token passes in each layer, and in the output layer at the end: what a pipeline is cut by."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    costs = [0.0] * config.num_hidden_layers
+    for name, weight in model.named_parameters():
+        if active := _active(config, name, weight):
+            costs[int(name.partition(".layers.")[2].partition(".")[0])] += active
+    return [*costs, float(config.vocab_size * config.hidden_size)]
+
+
 def peak_flops(device_name: str) -> float | None:
     """Operations per second a device can do at most, or None if that is not known."""
     return next((peak * 1e12 for name, peak in PEAK_TFLOPS.items() if name in device_name), None)

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+import seqpack
 from seqpack.models.compiling import compile_layers
+from seqpack.models.load import build_model
 from seqpack.models.lora import LoraSettings, adapter_weights, add_lora
 from seqpack.models.materialize import empty_model, materialize
 from seqpack.models.packed import PackedLM
@@ -21,6 +23,9 @@ from seqpack.models.recompute import recompute
 from seqpack.options.train import (
     TrainOptions,
 )
+from seqpack.runtime.agreement import check_agreement
+from seqpack.runtime.watchdog import watched
+from seqpack.train.assemble import assemble
 from seqpack.train.checkpoint import save_adapter, save_hf
 from seqpack.train.checks import (
     ADAPTER_FOLDER,
@@ -33,10 +38,11 @@ from seqpack.train.loop import Progress, Saving, Trainer, train
 from seqpack.train.loss import chunked_cross_entropy
 from seqpack.train.metrics import JsonlSink, read_metrics
 from seqpack.train.optim import Optimizer, learning_rate
+from seqpack.train.pipeline import PipelineLM, whole_state
 from seqpack.train.plan import TrainPlan
 from seqpack.train.read_ahead import ReadAhead, upcoming_rows
 from seqpack.train.run_state import RunState, quiet
-from seqpack.train.sharding import full_state, layers_of, shard, weight_dtype
+from seqpack.train.sharding import full_state, layers_of, weight_dtype
 from seqpack.train.summary import TrainResult
 
 if TYPE_CHECKING:
@@ -56,6 +62,7 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
     with a checkpoint on disk.
     """
     ranks, save = plan.ranks, plan.run.save
+    check_agreement(ranks, {**_identity(plan), **_facts(plan)})
     ranks.wait()  # all have looked at --save before the first one changes it
     mesh = plan.parallel.mesh(plan.backend.device.type) if ranks.size > 1 else None
     model = _model(plan, mesh)
@@ -85,6 +92,7 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
     ranks.wait()
     with ExitStack() as stack:
         stack.enter_context(quiet())
+        stack.enter_context(watched(ranks))
         stack.callback(state.close)
         if ranks.first:
             sinks = [stack.enter_context(closing(JsonlSink(save / METRICS_FILE, keep=plan.first_step))), *sinks]
@@ -97,27 +105,36 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
     return replace(result, model_path=str(save / plan.result_folder))
 
 
-def _model(plan: TrainPlan, mesh: DeviceMesh | None) -> PackedLM:
+def _model(plan: TrainPlan, mesh: DeviceMesh | None) -> PackedLM | PipelineLM:
     dtype: torch.dtype = getattr(torch, plan.dtype)
-    hf_model = empty_model(plan.model, weight_dtype(dtype, sharded=mesh is not None))
+    width = weight_dtype(dtype, sharded=mesh is not None)
+    if plan.cut is None:
+        hf_model = empty_model(plan.model, width)
+    else:  # a stage takes its layers out of a whole model
+        hf_model = build_model(plan.model, dtype=width, backend=plan.backend, seed=plan.data.seed)
     if plan.lora is not None:
         add_lora(hf_model, plan.lora)
     recompute(hf_model, plan.training.recompute_granularity)
-    model = PackedLM(hf_model, plan.attention.load(), chunked_cross_entropy)
-    if mesh is not None:
-        shard(model, plan.parallel, mesh, dtype)
+    if mesh is None:
+        model: PackedLM | PipelineLM = PackedLM(hf_model, plan.attention.load(), chunked_cross_entropy)
+    else:
+        model = assemble(hf_model, plan.attention.load(), plan.parallel, plan.cut, plan.num_micro_batches, mesh, dtype)
+    if isinstance(model, PipelineLM):
+        if plan.context is not None and mesh is not None:
+            model.share = share_rows(plan.context, mesh, plan.attention, plan.backend)
+        return model
     if plan.training.compile:
         compile_layers(layers_of(model))
     materialize(model, hf_model, plan.model, device=plan.backend.device, dtype=dtype, seed=plan.data.seed)
     return model
 
 
-def _adapter_size(plan: TrainPlan, model: PackedLM) -> int:
+def _adapter_size(plan: TrainPlan, model: PackedLM | PipelineLM) -> int:
     """Weights that LoRA added; 0 without it."""
     return 0 if plan.lora is None else sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
 
 
-def _export(plan: TrainPlan, model: PackedLM) -> None:
+def _export(plan: TrainPlan, model: PackedLM | PipelineLM) -> None:
     """Write the model as a Hugging Face directory: rank 0 does, with the pieces of all."""
     folder = plan.run.save / plan.result_folder
     if plan.lora is not None:
@@ -126,9 +143,16 @@ def _export(plan: TrainPlan, model: PackedLM) -> None:
     if plan.ranks.size == 1:
         save_hf(model.model, folder, plan.tokenizer_dir)
         return
-    weights = full_state(model.model, getattr(torch, plan.dtype), keep=plan.ranks.first)
+    dtype: torch.dtype = getattr(torch, plan.dtype)
+    if isinstance(model, PipelineLM):
+        weights = whole_state(model, dtype, keep=plan.ranks.first)
+        with torch.device("meta"):
+            hf_model = model.kind._from_config(model.config)
+    else:
+        hf_model = model.model
+        weights = full_state(hf_model, dtype, keep=plan.ranks.first)
     if plan.ranks.first:
-        save_hf(model.model, folder, plan.tokenizer_dir, weights=weights)
+        save_hf(hf_model, folder, plan.tokenizer_dir, weights=weights)
     plan.ranks.wait()
 
 
@@ -168,6 +192,19 @@ def _identity(plan: TrainPlan) -> dict[str, Any]:
     }
 
 
+def _facts(plan: TrainPlan) -> dict[str, Any]:
+    """What else must be the same on all ranks of a run, by the name an error gives it."""
+    return {
+        "layout": str(plan.parallel),
+        "cut into stages": str(plan.cut),
+        "attention": plan.attention.name,
+        "set of training options": asdict(plan.training),
+        "checkpoint to go on from": None if plan.saved is None else plan.saved.step,
+        "version of seqpack": seqpack.__version__,
+        "version of torch": torch.__version__,
+    }
+
+
 def _weight_files(plan: TrainPlan) -> dict[str, int]:
     """Sizes of the frozen weights: a checkpoint of a LoRA run does not hold them."""
     folder = plan.model.directory
@@ -176,18 +213,20 @@ def _weight_files(plan: TrainPlan) -> dict[str, int]:
 
 def _reader(plan: TrainPlan, mesh: DeviceMesh | None, rows: ReadAhead) -> ReadBatch:
     """Rows -> the batch that this rank computes. Ranks that share rows compare them, which no thread may do."""
-    if plan.context is None or mesh is None:
+    if plan.context is None or mesh is None or plan.cut is not None:
         return rows
-    return share_rows(rows, plan.context, mesh, plan.attention, plan.backend)
+    share = share_rows(plan.context, mesh, plan.attention, plan.backend)
+    return lambda numbers: share(rows(numbers))
 
 
-def _optimizer(model: PackedLM, training: TrainOptions) -> Optimizer:
+def _optimizer(model: PackedLM | PipelineLM, training: TrainOptions) -> Optimizer:
     return Optimizer(
         model.named_parameters(),
         betas=(training.adam_beta1, training.adam_beta2),
         eps=training.adam_eps,
         weight_decay=training.weight_decay,
         clip_grad=training.clip_grad,
+        copies=model.copies if isinstance(model, PipelineLM) else (),
     )
 
 

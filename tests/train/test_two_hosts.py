@@ -11,41 +11,24 @@ from pathlib import Path
 
 import pytest
 
+from tests import namespaces
+
 from .conftest import WriteDataset
 from .test_resume import losses
 
 PACKS = [[5, 3, 1], [9], [4, 4], [7], [2, 2, 2]]
-BRIDGE, HOSTS = f"sq{os.getpid()}", 2
-NAMES = [f"{BRIDGE}h{host}" for host in range(HOSTS)]
 PORT = "29517"
-
-
-def ip(words: str) -> None:
-    subprocess.run(["ip", *words.split()], check=True, capture_output=True)
 
 
 @pytest.fixture
 def hosts() -> Iterator[list[str]]:
-    """Names of two namespaces on one bridge; 10.77.0.1 and 10.77.0.2."""
-    try:
-        ip(f"link add {BRIDGE} type bridge")
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("needs the right to make network namespaces")
-    try:
-        ip(f"link set {BRIDGE} up")
-        for host, name in enumerate(NAMES):
-            ip(f"netns add {name}")
-            ip(f"link add {BRIDGE}v{host} type veth peer name eth0 netns {name}")
-            ip(f"link set {BRIDGE}v{host} master {BRIDGE} up")
-            ip(f"-n {name} addr add 10.77.0.{host + 1}/24 dev eth0")
-            ip(f"-n {name} link set eth0 up")
-            ip(f"-n {name} link set lo up")
-        yield NAMES
-    finally:
-        for name in NAMES:
-            with contextlib.suppress(subprocess.CalledProcessError):
-                ip(f"netns del {name}")
-        ip(f"link del {BRIDGE}")
+    """Names of two namespaces; 10.77.0.1 and 10.77.0.2."""
+    with contextlib.ExitStack() as stack:
+        try:
+            names = stack.enter_context(namespaces.hosts(2))
+        except PermissionError as error:
+            pytest.skip(str(error))
+        yield names
 
 
 def train(data: Path, save: Path, *prefix: str, **environment: str) -> subprocess.Popen[str]:
