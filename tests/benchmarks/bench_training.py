@@ -123,10 +123,18 @@ def run(*words: object) -> str:
     return done.stdout
 
 
+def has_trl(interpreter: str) -> bool:
+    try:
+        return not subprocess.run([interpreter, "-c", "import trl"], capture_output=True, check=False).returncode
+    except OSError:
+        return False
+
+
 def prepare(folder: Path, data: Path | None, tokenizer: Path | None) -> None:
     """Packed sets of every length, the same rows unpacked, the rows for TRL, and the model."""
     import shutil
 
+    import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from seqpack.io.packed import PackedDataset
@@ -148,6 +156,7 @@ def prepare(folder: Path, data: Path | None, tokenizer: Path | None) -> None:
         for row in (plain[number] for number in range(len(plain))):
             file.write(json.dumps({"input_ids": row.input_ids.tolist(), "labels": row.labels.tolist()}) + "\n")
     config = AutoConfig.for_model("qwen2", **SHAPE, vocab_size=-(-plain.manifest.tokenizer.vocab_size // 64) * 64)
+    torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder / "model")
 
 
@@ -197,7 +206,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one round, and no growth with the length")
     options = parser.parse_args()
     trl = options.trl
-    if trl and subprocess.run([trl, "-c", "import trl"], capture_output=True, check=False).returncode:
+    if trl and not has_trl(trl):
         raise SystemExit(f"--trl {trl} does not exist or has no trl: python -m venv V && V/bin/pip install trl")
     if not trl:
         print("no --trl PYTHON: TRL is left out")

@@ -51,8 +51,8 @@ def assert_packed_is_one_by_one(
     ("family", "granularity"),
     [
         ("qwen2", "none"),
-        pytest.param("llama", "full", marks=pytest.mark.slow),
-        pytest.param("mistral", "selective", marks=pytest.mark.slow),
+        pytest.param("llama", "full", marks=pytest.mark.exhaustive),
+        pytest.param("mistral", "selective", marks=pytest.mark.exhaustive),
     ],
 )
 def test_without_the_last_stage(
@@ -69,7 +69,7 @@ def test_without_the_last_stage(
         assert found["unique_graphs"] == 1  # one for all layers and all packs
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("family", ["qwen2", "mistral"])
 def test_with_the_real_compiler(save_model: SaveModel, make_row: MakeRow, family: str) -> None:
     # Norms and rotations compute in float32, where the compiled code rounds in another order.
