@@ -531,6 +531,12 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "Weights, gradients, optimizer state and activations of a micro-batch do not fit the memory of the device.",
         "A smaller --micro-batch-size, --recompute-granularity full, or more processes, which share the weights.",
     ),
+    "SP514": Diagnostic(
+        "no compiler for --compile",
+        "torch compiles layers with a C++ compiler for the CPU and with triton for CUDA; this machine has none, or "
+        "layers are not compiled for this kind of device.",
+        "Install g++ or name another one in CXX, or train without --compile: results are the same.",
+    ),
     # 6xx: several processes
     "SP601": Diagnostic(
         "the number of processes does not fit",

@@ -112,6 +112,13 @@ class TrainData:
         ranges = (part_of(len(dataset), self.split, part) for dataset in self.sets)
         return [start + np.arange(*bounds) for start, bounds in zip(starts[:-1], ranges, strict=True)]
 
+    def mean_tokens(self) -> float:
+        """Tokens of a row that is trained on, on average; under weights, sets count by their share of the rows."""
+        trained = [rows[self.num_targets[rows] > 0] for rows in self.pools()]
+        shares = self.weights or [len(rows) for rows in trained]
+        means = [self.num_tokens[rows].mean() if len(rows) else 0.0 for rows in trained]
+        return max(1.0, float(np.average(means, weights=shares))) if sum(shares) else 1.0
+
     def describe(self, row: int) -> str:
         """Which samples a row holds: "row 3 (data.jsonl:17, data.jsonl:4)"."""
         dataset, place = self._find(row)

@@ -15,8 +15,9 @@ import torch
 from seqpack.core.check_result import CheckResult
 from seqpack.core.errors import ConfigError
 from seqpack.core.types import MaskMode
-from seqpack.models.load import ModelSpec, quiet_transformers
+from seqpack.models.load import ModelSpec
 from seqpack.models.self_check import tiny_model
+from seqpack.models.whole import quiet_transformers
 from seqpack.train.run import make_trainer
 from seqpack.train.verify import checks
 from seqpack.train.verify.expected import Expected, Unit
