@@ -206,7 +206,7 @@ def _compare_repeats(plan: Plan, source: Source, progress: Progress) -> None:
 
 
 def _is_head(held: Held) -> bool:
-    return held.key.name.endswith(("lm_head.weight", "output_layer.weight"))
+    return any(name in held.key.name for name in ("lm_head.weight", "output_layer.weight"))
 
 
 def _refuse_full_disk(output: Path, num_bytes: int) -> None:

@@ -114,13 +114,13 @@ def assert_close(source: Path, checkpoint: Path, tp: int, ep: int = 1) -> None:
 
 
 def megatron_logits(ranks: Any, checkpoint: str, tp: int, ep: int, save: str = "") -> Any:
-    """Logits ``[samples, tokens, vocabulary]`` of the checkpoint, by one rank of several; ``save``: it is saved again."""
+    """Logits ``[samples, tokens, vocabulary]`` of a checkpoint, by one rank of several; ``save``: it is saved there."""
     warnings.simplefilter("ignore")
     import megatron.core.tensor_parallel.random as tensor_parallel_random
     import megatron.core.transformer.moe.moe_utils as moe_utils
     from megatron.core import parallel_state
     from megatron.core.models.gpt import GPTModel
-    from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+    from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec, get_gpt_layer_local_spec
 
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
@@ -133,15 +133,20 @@ def megatron_logits(ranks: Any, checkpoint: str, tp: int, ep: int, save: str = "
         file = iteration / "common.pt" if is_dist else iteration / folder / "model_optim_rng.pt"
         state = torch.load(file, weights_only=True)
     args = state["args"]
-    spec = get_gpt_layer_local_spec(args.num_experts, False, args.qk_layernorm, normalization=args.normalization)
+    config = transformer_config(args)
+    if isinstance(args.moe_layer_freq, list):
+        spec = get_gpt_decoder_block_spec(config, False, normalization=args.normalization)
+    else:
+        spec = get_gpt_layer_local_spec(args.num_experts, False, args.qk_layernorm, normalization=args.normalization)
     # the only random numbers are those of dropout, which is off, and the tracker of their states wants a GPU
     # without Transformer Engine, 0.16.1 leaves this name undefined
     moe_utils.te_general_gemm = None
     # and buffers are moved to the current GPU
     torch.cuda.current_device = lambda: "cpu"  # type: ignore[assignment, return-value]
+    torch.cuda.synchronize = lambda *device: None
     tensor_parallel_random.CudaRNGStatesTracker.fork = lambda *names: nullcontext()
     model = GPTModel(
-        transformer_config(args),
+        config,
         spec,
         vocab_size=args.padded_vocab_size,
         max_sequence_length=args.max_position_embeddings,
