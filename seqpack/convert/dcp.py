@@ -136,7 +136,8 @@ class _Unpickler(Unpickler):
 
 def _metadata(found: _Fields) -> Metadata:
     streams = {
-        (index.state["fqn"], index.state["offset"]): Stream(
+        # torch leaves out the offset of a blob
+        (index.state["fqn"], index.state.get("offset")): Stream(
             *(storage.state[field] for field in ("relative_path", "offset", "length"))
         )
         for index, storage in found.state["storage_data"].items()

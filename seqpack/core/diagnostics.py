@@ -440,7 +440,7 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     "SP406": Diagnostic(
         "a checkpoint layout that is not known",
         "Checkpoints are kept in several layouts, and this version does not read or write this one.",
-        "Save it in the legacy layout (--ckpt-format torch).",
+        "Save it in one of the layouts torch and torch_dist (--ckpt-format).",
     ),
     "SP407": Diagnostic(
         "no config.json for the way back",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import warnings
 from argparse import Namespace
@@ -254,7 +255,10 @@ def trained(folder: Path, model: Path, parts: int, **extra: torch.Tensor) -> Pat
     """
     convert_weights(options(model, "mcore", folder / "mcore", ckpt_format="torch_dist"))
     iteration = folder / "mcore" / ITERATION
-    state: dict[str, Any] = {f"optimizer.state.exp_avg.{FC1}": torch.ones(3, 5)}
+    state: dict[str, Any] = {
+        f"optimizer.state.exp_avg.{FC1}": torch.ones(3, 5),
+        "rng_state/shard_0_1": io.BytesIO(b"random"),
+    }
     for name, tensor in (loaded(iteration) | extra).items():
         is_matrix = name.startswith("decoder.layers") and tensor.dim() > 2
         dimension = -1 if name.endswith(("linear_proj.weight", "linear_fc2.weight")) else -2
@@ -275,7 +279,7 @@ def test_what_torch_saves_is_read(models: Callable[[str], Path], parts: int, tmp
     trained(tmp_path, models("qwen2"), parts)
     report = convert_weights(options(tmp_path / "mcore", "hf", tmp_path / "back"))
     assert report.verified
-    assert any("left out optimizer" in note for note in report.notes)
+    assert any("left out optimizer, rng_state" in note for note in report.notes)
     assert_same(models("qwen2"), tmp_path / "back")
 
 
