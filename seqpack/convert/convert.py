@@ -82,7 +82,7 @@ def convert_weights(request: Request, progress: Progress = no_progress) -> Conve
     if options.dry_run:
         return replace(report, seconds=perf_counter() - started)
     _refuse_full_disk(output, report.num_bytes)
-    _compare_repeats(plan, source, progress)
+    compare_repeats(plan, source, progress)
     check = _write(request, source, target, plan, dtypes, output, progress)
     return replace(report, seconds=perf_counter() - started, verified=options.verify, check=check)
 
@@ -184,7 +184,7 @@ def _weights(source: Source, target: Target, draft: Draft) -> tuple[Weights, Wei
     return (original, source.places), (written, draft.places)
 
 
-def _compare_repeats(plan: Plan, source: Source, progress: Progress) -> None:
+def compare_repeats(plan: Plan, source: Source, progress: Progress) -> None:
     """CheckpointError if parts of the source that must be equal are not: SP405 for a tied head, SP411 for ranks."""
     with progress("compare", sum(held.place.rows for held, _ in plan.repeats), "rows"):
         different = compare(plan, source.places)

@@ -62,6 +62,11 @@ def is_megatron(folder: Path) -> bool:
     return any((folder / name).exists() for name in marks) or any(folder.glob("mp_rank_*"))
 
 
+def small_files_inside(checkpoint: Path) -> Path:
+    """Where a Megatron checkpoint keeps config and tokenizer of its model, if it has them."""
+    return find_checkpoint(checkpoint)[1].parent / SMALL_FILES_FOLDER
+
+
 def way_back_inside(folder: Path) -> Path:
     """``folder``, or what lies there under the other spelling of mg2hg, or inside it if it is no model itself."""
     if folder.name in WAYS_BACK and not folder.exists():

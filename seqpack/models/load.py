@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from seqpack.convert.huggingface import CONFIG
+from seqpack.convert.source import SMALL_FILES_FOLDER, is_megatron, small_files_inside
 from seqpack.core.errors import ConfigError
 from seqpack.models.materialize import empty_model, materialize
 from seqpack.models.roles import FAMILIES
@@ -42,12 +44,16 @@ ROPE_TYPES_OF_WHOLE_ROW = ("dynamic", "longrope")
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model that has been checked and not built: ``directory`` is None for a preset."""
+    """A model that has been checked and not built: ``directory`` is None for a preset.
+
+    ``checkpoint``: the weights are in one of Megatron; ``directory`` is its folder of config and tokenizer.
+    """
 
     name: str
     config: Any
     directory: Path | None
     random_weights: bool
+    checkpoint: Path | None = None
 
     @property
     def vocab_size(self) -> int:
@@ -103,7 +109,10 @@ def resolve_model(
         family = name.removeprefix(PRESET_PREFIX)
         tokens = {"vocab_size": vocab_size, "eos_token_id": eos_token_id, "pad_token_id": pad_token_id}
         return ModelSpec(name, _preset_config(family, **tokens), None, random_weights=True)
-    config = _read_config(Path(name))
+    directory, checkpoint = Path(name), None
+    if not (directory / CONFIG).is_file() and is_megatron(directory):
+        directory, checkpoint = _small_files(directory), directory
+    config = _read_config(directory)
     _check_attention(name, config)
     if config.vocab_size < vocab_size:
         raise ConfigError(
@@ -111,7 +120,7 @@ def resolve_model(
             f"--model {name} knows {config.vocab_size:,} tokens, the tokenizer of the data set has {vocab_size:,}",
             help="use the tokenizer of this model to preprocess, or a model with a larger vocabulary",
         )
-    return ModelSpec(name, config, Path(name), random_weights=random_init)
+    return ModelSpec(name, config, directory, random_init, None if random_init else checkpoint)
 
 
 def build_model(spec: ModelSpec, *, dtype: torch.dtype, backend: DeviceBackend, seed: int = 0) -> Any:
@@ -122,6 +131,19 @@ def build_model(spec: ModelSpec, *, dtype: torch.dtype, backend: DeviceBackend, 
     model = empty_model(spec, dtype)
     materialize(model, model, spec, device=backend.device, dtype=dtype, seed=seed)
     return model
+
+
+def _small_files(checkpoint: Path) -> Path:
+    """Config and tokenizer inside a Megatron checkpoint; ConfigError SP206 if they are not there."""
+    folder = small_files_inside(checkpoint)
+    if not (folder / CONFIG).is_file():
+        raise ConfigError(
+            "SP206",
+            f"--model {checkpoint} is a Megatron checkpoint without {SMALL_FILES_FOLDER}/{CONFIG}",
+            help=f"copy config and tokenizer of the original model to {folder}, "
+            "or give its directory to seqpack convert with --hf-dir and train what that writes",
+        )
+    return folder
 
 
 def _preset_config(family: str, **tokens: int | None) -> Any:

@@ -90,7 +90,8 @@ class ModelOptions:
     """Model"""
 
     model: str = option(
-        help="Hugging Face directory (nothing is downloaded), or tiny:qwen2, tiny:llama, ... to try things out.",
+        help="Hugging Face directory or Megatron checkpoint, split in any way (nothing is downloaded); or tiny:qwen2, "
+        "tiny:llama, ... to try things out.",
         metavar="DIRECTORY",
         flags=("--model", "--load"),
     )

@@ -232,6 +232,12 @@ def prepare(
         eos_token_id=manifest.tokenizer.eos_token_id,
         pad_token_id=manifest.tokenizer.pad_token_id,
     )
+    if spec.checkpoint is not None and lora is not None and lora.lora_r is not None:
+        raise ConfigError(
+            "SP208",
+            f"--lora-r: adapters name the model they belong to, and {spec.name} is a Megatron checkpoint",
+            help=f"seqpack convert {spec.name} --to hf -o DIRECTORY, and train with --model DIRECTORY",
+        )
     training = training.with_step_rows(dataset.mean_tokens())
     if training.compile:
         shared = parallel_plan.dp < parallel_plan.world_size
