@@ -312,7 +312,11 @@ class ParallelOptions:
 class RunOptions:
     """Run"""
 
-    save: Path = option(help="Directory to write metrics.jsonl and model/ to.", flags=("--save", "--out"), short="-o")
+    save: Path = option(
+        help="Directory to write metrics.jsonl and model/ to (see --save-format).",
+        flags=("--save", "--out"),
+        short="-o",
+    )
     overwrite: bool = option(False, "Replace the run that is already in --save.")
     device: Literal["auto", "cpu", "cuda", "npu"] = option(
         "auto",
@@ -331,6 +335,11 @@ class RunOptions:
         None, "Steps between two evaluations on the validation part of --split; one more comes at the end.", min=1
     )
     eval_iters: int | None = option(None, "Batches of --global-batch-size rows in an evaluation. Default: all.", min=1)
+    save_format: Literal["hf", "mcore", "native"] = option(
+        "hf",
+        "What the run leaves in the end: a Hugging Face directory (SAVE/model); a Megatron checkpoint split as the run "
+        "is (SAVE/mcore); or the last checkpoint to go on from and no more (SAVE/step-N).",
+    )
     async_save: bool = option(True, "Write checkpoints while training goes on, from a copy in memory.")
     keep_last: int | None = option(2, "Checkpoints that are kept, the newest ones; 0 keeps all.", min=0)
     resume: Path | None = option(

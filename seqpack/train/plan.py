@@ -31,6 +31,7 @@ from seqpack.runtime.ranks import Ranks
 from seqpack.text.tokenizer import Tokenizer
 from seqpack.train.checks import (
     ADAPTER_FOLDER,
+    MEGATRON_FOLDER,
     MODEL_FOLDER,
     Isolation,
     check_output,
@@ -46,6 +47,7 @@ from seqpack.train.layout import cut_model
 from seqpack.train.loader import BatchReader, RowSchedule
 from seqpack.train.loop import Evaluation
 from seqpack.train.loss import chunked_cross_entropy
+from seqpack.train.megatron_export import check_export, megatron_options
 from seqpack.train.pipeline import check_micro_batches
 from seqpack.train.run_state import SavedStep, newest
 from seqpack.train.summary import ContextPrice, LayoutEstimate, RunSummary
@@ -90,7 +92,17 @@ class TrainPlan:
     @property
     def result_folder(self) -> str:
         """Name of what the run writes in the end."""
+        if self.run.save_format == "native":
+            return f"step-{len(self.schedule)}"
+        if self.run.save_format == "mcore":
+            return MEGATRON_FOLDER
         return MODEL_FOLDER if self.lora is None else ADAPTER_FOLDER
+
+    @property
+    def save_interval(self) -> int | None:
+        """Steps between two checkpoints; there is one after the last step as well."""
+        interval = self.run.save_interval
+        return len(self.schedule) if interval is None and self.run.save_format == "native" else interval
 
     @property
     def num_micro_batches(self) -> int:
@@ -243,6 +255,14 @@ def prepare(
         shared = parallel_plan.dp < parallel_plan.world_size
         check_compiler(backend.device.type, spec.config, shared_layers=shared)
     cut = cut_model(spec.config, parallel_plan, parallel or ParallelOptions(), training, lora or LoraOptions())
+    if run.save_format == "mcore":
+        if lora is not None and lora.lora_r is not None:
+            raise ConfigError(
+                "SP208",
+                "--save-format mcore: adapters have no place in a Megatron checkpoint",
+                help="leave --save-format out: adapters are saved for peft, which can merge them",
+            )
+        check_export(spec.config, megatron_options(parallel_plan, cut))
     if not spec.tested:
         self_check(spec.config, cpu_flash_attention, chunked_cross_entropy)
     if data.repack_epochs:
