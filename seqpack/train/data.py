@@ -126,6 +126,11 @@ class TrainData:
         keys = [dataset.pieces.key(piece) for piece in pieces]
         return f"row {place} ({', '.join(keys[:SAMPLES_NAMED])}{', ...' if len(keys) > SAMPLES_NAMED else ''})"
 
+    def key(self, row: int, sample: int) -> str:
+        """``file:line`` that a sample of a row comes from."""
+        dataset, place = self._find(row)
+        return dataset.pieces.key(int(dataset.offsets[place]) + sample)
+
     def digest(self) -> str:
         """The same for the same rows in the same order."""
         again = ("repacked",) if self.of_epoch else ()

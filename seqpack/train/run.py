@@ -25,7 +25,7 @@ from seqpack.options.train import (
 )
 from seqpack.runtime.agreement import check_agreement
 from seqpack.runtime.watchdog import watched
-from seqpack.train.assemble import assemble
+from seqpack.train.assemble import Observe, as_it_is, assemble
 from seqpack.train.checkpoint import save_adapter, save_hf
 from seqpack.train.checks import (
     ADAPTER_FOLDER,
@@ -55,33 +55,19 @@ if TYPE_CHECKING:
     from seqpack.train.loop import ReadBatch
 
 
-def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
+def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = (), *, checkpoints: bool = True) -> TrainResult:
     """Build the model, train it, save it. Every step goes to ``metrics.jsonl`` and to ``sinks``, which stay open.
 
     Called by every rank of ``plan.ranks``, inside their process group. Raises ``RunStopped`` after Ctrl-C or SIGTERM,
-    with a checkpoint on disk.
+    with a checkpoint on disk; without ``checkpoints`` there is none, and signals do what they do elsewhere.
     """
     ranks, save = plan.ranks, plan.run.save
     check_agreement(ranks, {**_identity(plan), **_facts(plan)})
     ranks.wait()  # all have looked at --save before the first one changes it
-    mesh = plan.parallel.mesh(plan.backend.device.type) if ranks.size > 1 else None
-    model = _model(plan, mesh)
     share = plan.parallel.row_share(ranks.rank)
     rows = ReadAhead(plan.reader(), upcoming_rows(plan.schedule, plan.first_step, share))
-    trainer = Trainer(
-        model,
-        plan.schedule,
-        _reader(plan, mesh, rows),
-        _optimizer(model, plan.training),
-        _rate(plan),
-        plan.backend,
-        ranks,
-        share,
-        seed=plan.data.seed,
-        describe=plan.dataset.describe,
-        flops=ModelFlops.of(plan.model.config, adapters=_adapter_size(plan, model)).of_batch,
-        peak_flops=(peak_flops(plan.backend.name) or 0.0) * ranks.size,
-    )
+    trainer = make_trainer(plan, rows=rows)
+    model = trainer.model
     state = RunState(save, ranks, _identity(plan), plan.run.keep_last or None, background=plan.run.async_save)
     if plan.saved is not None:
         state.load(plan.saved, trainer.optimizer.tensors())
@@ -97,15 +83,40 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
         if ranks.first:
             sinks = [stack.enter_context(closing(JsonlSink(save / METRICS_FILE, keep=plan.first_step))), *sinks]
         stack.enter_context(rows)
-        saving = Saving(
-            lambda step: state.save(step, trainer.optimizer.tensors()), state.finish, plan.run.save_interval
-        )
+        saving = None
+        if checkpoints:
+            saving = Saving(
+                lambda step: state.save(step, trainer.optimizer.tensors()), state.finish, plan.run.save_interval
+            )
         result = train(trainer, sinks=sinks, saving=saving, evaluation=plan.evaluation, progress=progress)
     _export(plan, model)
     return replace(result, model_path=str(save / plan.result_folder))
 
 
-def _model(plan: TrainPlan, mesh: DeviceMesh | None) -> PackedLM | PipelineLM:
+def make_trainer(plan: TrainPlan, observe: Observe = as_it_is, rows: ReadBatch | None = None) -> Trainer:
+    """The model of a run on its devices, and what it trains with; every rank calls it.
+
+    ``observe`` may put something around the loss, ``rows`` reads them from the data set.
+    """
+    mesh = plan.parallel.mesh(plan.backend.device.type) if plan.ranks.size > 1 else None
+    model = _model(plan, mesh, observe)
+    return Trainer(
+        model,
+        plan.schedule,
+        _reader(plan, mesh, rows or plan.reader()),
+        _optimizer(model, plan.training),
+        _rate(plan),
+        plan.backend,
+        plan.ranks,
+        plan.parallel.row_share(plan.ranks.rank),
+        seed=plan.data.seed,
+        describe=plan.dataset.describe,
+        flops=ModelFlops.of(plan.model.config, adapters=_adapter_size(plan, model)).of_batch,
+        peak_flops=(peak_flops(plan.backend.name) or 0.0) * plan.ranks.size,
+    )
+
+
+def _model(plan: TrainPlan, mesh: DeviceMesh | None, observe: Observe) -> PackedLM | PipelineLM:
     dtype: torch.dtype = getattr(torch, plan.dtype)
     width = weight_dtype(dtype, sharded=mesh is not None)
     if plan.cut is None:
@@ -116,9 +127,11 @@ def _model(plan: TrainPlan, mesh: DeviceMesh | None) -> PackedLM | PipelineLM:
         add_lora(hf_model, plan.lora)
     recompute(hf_model, plan.training.recompute_granularity)
     if mesh is None:
-        model: PackedLM | PipelineLM = PackedLM(hf_model, plan.attention.load(), chunked_cross_entropy)
+        loss = observe(chunked_cross_entropy)
+        model: PackedLM | PipelineLM = PackedLM(hf_model, plan.attention.load(), loss)
     else:
-        model = assemble(hf_model, plan.attention.load(), plan.parallel, plan.cut, plan.num_micro_batches, mesh, dtype)
+        attention, layout, batches = plan.attention.load(), plan.parallel, plan.num_micro_batches
+        model = assemble(hf_model, attention, layout, plan.cut, batches, mesh, dtype, observe)
     if isinstance(model, PipelineLM):
         if plan.context is not None and mesh is not None:
             model.share = share_rows(plan.context, mesh, plan.attention, plan.backend)
@@ -198,6 +211,7 @@ def _facts(plan: TrainPlan) -> dict[str, Any]:
         "layout": str(plan.parallel),
         "cut into stages": str(plan.cut),
         "attention": plan.attention.name,
+        "context parallelism": None if plan.context is None else asdict(plan.context.settings),
         "set of training options": asdict(plan.training),
         "checkpoint to go on from": None if plan.saved is None else plan.saved.step,
         "version of seqpack": seqpack.__version__,
@@ -211,7 +225,7 @@ def _weight_files(plan: TrainPlan) -> dict[str, int]:
     return {} if folder is None else {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
 
 
-def _reader(plan: TrainPlan, mesh: DeviceMesh | None, rows: ReadAhead) -> ReadBatch:
+def _reader(plan: TrainPlan, mesh: DeviceMesh | None, rows: ReadBatch) -> ReadBatch:
     """Rows -> the batch that this rank computes. Ranks that share rows compare them, which no thread may do."""
     if plan.context is None or mesh is None or plan.cut is not None:
         return rows
