@@ -376,6 +376,12 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "--append-eod when the text is made and --reset-attention-mask when it is trained on belong together.",
         "Make the text with --append-eod; seqpack train then keeps documents apart by itself.",
     ),
+    "SP212": Diagnostic(
+        "there is no model to verify",
+        "seqpack verify takes a small copy of the model with random weights, or under --full-size the model itself; "
+        "the copy could not be built, or the model has no weights.",
+        "The message says which; choose the other one.",
+    ),
     "SP230": Diagnostic(
         "flags describe another model",
         "Flags such as --num-layers and --hidden-size, which Megatron builds a model from, are compared with "
@@ -432,9 +438,9 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "Set tie_word_embeddings to false in config.json if the head is meant to be its own.",
     ),
     "SP406": Diagnostic(
-        "a checkpoint layout that cannot be read yet",
-        "It has several ranks, virtual pipeline chunks, or is of the torch_dist kind.",
-        "Save it at TP 1, PP 1 in the legacy layout (--ckpt-format torch).",
+        "a checkpoint layout that is not known",
+        "Checkpoints are kept in several layouts, and this version does not read or write this one.",
+        "Save it in the legacy layout (--ckpt-format torch).",
     ),
     "SP407": Diagnostic(
         "no config.json for the way back",
@@ -455,6 +461,26 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "--max-shard-size is not a size",
         "It is a number with a unit.",
         "Write 500MB, 4GB or 2GiB.",
+    ),
+    "SP411": Diagnostic(
+        "ranks of a checkpoint disagree",
+        "The args say another number of ranks than there are files, or what each rank repeats is not the same on all.",
+        "A rank is missing or files of two checkpoints are mixed: copy it again, or save it again from one run.",
+    ),
+    "SP412": Diagnostic(
+        "a weight is too large for its new type",
+        "float16 ends at 65504; a larger number would become infinite.",
+        "Choose --params-dtype bf16 or fp32, or leave the flag out to keep the type.",
+    ),
+    "SP413": Diagnostic(
+        "a flag contradicts the model",
+        "Family, sizes and split of the source are read from its files; a flag says something else.",
+        "Leave the flag out, or name the right directory.",
+    ),
+    "SP414": Diagnostic(
+        "a model that cannot be split like that",
+        "Layers, heads, experts or the vocabulary do not divide over the ranks, or two flags about it contradict.",
+        "Choose other sizes; --num-layer-list and --noop-layers help where layers do not divide.",
     ),
     # 5xx: machine
     "SP501": Diagnostic("device not available", "The machine has no such device.", "Choose another --device."),
@@ -504,6 +530,12 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "the device is out of memory",
         "Weights, gradients, optimizer state and activations of a micro-batch do not fit the memory of the device.",
         "A smaller --micro-batch-size, --recompute-granularity full, or more processes, which share the weights.",
+    ),
+    "SP514": Diagnostic(
+        "no compiler for --compile",
+        "torch compiles layers with a C++ compiler for the CPU and with triton for CUDA; this machine has none, or "
+        "layers are not compiled for this kind of device.",
+        "Install g++ or name another one in CXX, or train without --compile: results are the same.",
     ),
     # 6xx: several processes
     "SP601": Diagnostic(
@@ -557,5 +589,16 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "Before the first step all ranks compare options, layout, data and versions by their digests. They do not "
         "agree, so that they would exchange numbers that mean different things.",
         "Start all ranks with the same command on the same files. The message names the rank and what differs.",
+    ),
+    "SP620": Diagnostic(
+        "a machine does not know its place",
+        "With several machines each is told how many there are, which one it is, and where machine 0 is.",
+        "Give --nnodes, --node-rank and --master-addr, or let `seqpack launch` write the commands.",
+    ),
+    "SP622": Diagnostic(
+        "--save is not on a shared disk",
+        "A checkpoint is one directory that every process writes its part to. Written to several disks, none of them "
+        "would have a whole one.",
+        "Put --save on a disk that all machines see; or give --no-shared-storage, and no checkpoints are written.",
     ),
 }
