@@ -34,7 +34,11 @@ def test_json(llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         "bytes": NUM_PARAMETERS * 4,
         "dtypes": ["float32"],
         "seconds": 0,
+        "split": "TP 1, PP 1, EP 1",
+        "source_split": None,
         "verified": True,
+        "largest_logit_difference": None,
+        "dry_run": False,
         "notes": [],
     }
 

@@ -132,6 +132,8 @@ for _ in range(2):
     backend.seed(7)
     draws.append(torch.rand(3, device=backend.device).tolist())
 assert draws[0] == draws[1]
+torch.random.default_generator.manual_seed(7)  # the host's alone
+assert torch.rand(3, device=backend.device).tolist() != draws[0]
 
 def gradient(granularity):
     spec = resolve_model("tiny:qwen2", vocab_size=61)
