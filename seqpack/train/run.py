@@ -15,7 +15,6 @@ import torch
 
 import seqpack
 from seqpack.models.compiling import compile_layers
-from seqpack.models.load import build_model
 from seqpack.models.lora import LoraSettings, adapter_weights, add_lora
 from seqpack.models.materialize import empty_model, materialize
 from seqpack.models.packed import PackedLM
@@ -118,11 +117,7 @@ def make_trainer(plan: TrainPlan, observe: Observe = as_it_is, rows: ReadBatch |
 
 def _model(plan: TrainPlan, mesh: DeviceMesh | None, observe: Observe) -> PackedLM | PipelineLM:
     dtype: torch.dtype = getattr(torch, plan.dtype)
-    width = weight_dtype(dtype, sharded=mesh is not None)
-    if plan.cut is None:
-        hf_model = empty_model(plan.model, width)
-    else:  # a stage takes its layers out of a whole model
-        hf_model = build_model(plan.model, dtype=width, backend=plan.backend, seed=plan.data.seed)
+    hf_model = empty_model(plan.model, weight_dtype(dtype, sharded=mesh is not None))
     if plan.lora is not None:
         add_lora(hf_model, plan.lora)
     recompute(hf_model, plan.training.recompute_granularity)
@@ -132,13 +127,13 @@ def _model(plan: TrainPlan, mesh: DeviceMesh | None, observe: Observe) -> Packed
     else:
         attention, layout, batches = plan.attention.load(), plan.parallel, plan.num_micro_batches
         model = assemble(hf_model, attention, layout, plan.cut, batches, mesh, dtype, observe)
-    if isinstance(model, PipelineLM):
-        if plan.context is not None and mesh is not None:
-            model.share = share_rows(plan.context, mesh, plan.attention, plan.backend)
-        return model
+    if isinstance(model, PipelineLM) and plan.context is not None and mesh is not None:
+        model.share = share_rows(plan.context, mesh, plan.attention, plan.backend)
     if plan.training.compile:
         compile_layers(layers_of(model))
-    materialize(model, hf_model, plan.model, device=plan.backend.device, dtype=dtype, seed=plan.data.seed)
+    parts = [(stage, stage.model) for stage in model.stages] if isinstance(model, PipelineLM) else [(model, hf_model)]
+    for root, part in parts:
+        materialize(root, part, plan.model, device=plan.backend.device, dtype=dtype, seed=plan.data.seed)
     return model
 
 
@@ -159,8 +154,7 @@ def _export(plan: TrainPlan, model: PackedLM | PipelineLM) -> None:
     dtype: torch.dtype = getattr(torch, plan.dtype)
     if isinstance(model, PipelineLM):
         weights = whole_state(model, dtype, keep=plan.ranks.first)
-        with torch.device("meta"):
-            hf_model = model.kind._from_config(model.config)
+        hf_model = empty_model(plan.model, dtype)
     else:
         hf_model = model.model
         weights = full_state(hf_model, dtype, keep=plan.ranks.first)
