@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -19,6 +20,7 @@ from tokenizers import __version__ as tokenizers_version
 
 from seqpack.core.errors import ConfigError, DataError
 from seqpack.core.types import running_sum
+from seqpack.text.borders import hard_tokens
 from seqpack.text.remembered import Remembered
 
 FlatIds = tuple[NDArray[np.int32], NDArray[np.int64]]
@@ -34,21 +36,24 @@ class _Facts:
 
     vocab_size: int
     added_tokens: dict[str, int]
+    hard_tokens: tuple[str, ...]
 
     @classmethod
     def of(cls, tokenizer: FastTokenizer) -> _Facts:
         added = {token.content: token_id for token_id, token in tokenizer.get_added_tokens_decoder().items()}
-        return cls(max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1, added)
+        vocab_size = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        return cls(vocab_size, added, hard_tokens(tokenizer))
 
     def to_json(self) -> str:
-        return json.dumps([self.vocab_size, self.added_tokens])
+        return json.dumps([self.vocab_size, self.added_tokens, self.hard_tokens])
 
     @classmethod
     def from_json(cls, text: str) -> _Facts | None:
         """None for what ``to_json`` did not write."""
         try:
-            vocab_size, added = json.loads(text)
-            return cls(int(vocab_size), {str(token): int(token_id) for token, token_id in added.items()})
+            vocab_size, added, hard = json.loads(text)
+            known = {str(token): int(token_id) for token, token_id in added.items()}
+            return cls(int(vocab_size), known, tuple(map(str, hard)))
         except (ValueError, TypeError, AttributeError):
             return None
 
@@ -96,6 +101,18 @@ class Tokenizer:
     def added_tokens(self) -> dict[str, int]:
         """Tokens that are found in a text before anything else is done to it, by their text: control tokens mostly."""
         return self._facts.added_tokens
+
+    def borders(self, text: str) -> tuple[int, int]:
+        """The first and the last place where ``text`` can be cut so that the ids of its parts are those of the whole.
+
+        This holds whatever stands before and behind it. (length, 0) if there is none; see ``hard_tokens``.
+        """
+        places = [match.span() for match in self._hard_pattern.finditer(text)] if self._facts.hard_tokens else []
+        return (places[0][0], places[-1][1]) if places else (len(text), 0)
+
+    @functools.cached_property
+    def _hard_pattern(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, self._facts.hard_tokens)))
 
     def token_id(self, token: str | None) -> int | None:
         """The id of exactly this token, or None."""

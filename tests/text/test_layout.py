@@ -13,7 +13,7 @@ from seqpack.hooks.host import plugin_host
 from seqpack.options.data import TextOptions
 from seqpack.text.catalog import open_template
 from seqpack.text.encoder import SampleEncoder
-from seqpack.text.layout import Filled, Renderer, find_layout
+from seqpack.text.layout import Filled, Renderer, Spelled, find_layout
 from seqpack.text.plain import ControlText
 from seqpack.text.tokenizer import Tokenizer
 from tests.conftest import GOLDEN
@@ -63,9 +63,9 @@ def test_usual_samples_take_the_short_way():
     renderer = Renderer(opened("qwen"), ControlText(TOKENIZER))
     usual = Sample((Message("user", "Hi"), Message("assistant", "Hello")))
     assert isinstance(renderer.render(usual), Filled)
-    assert isinstance(renderer.render(usual._replace(tools='[{"name": "f"}]')), list)
+    assert isinstance(renderer.render(usual._replace(tools='[{"name": "f"}]')), Spelled)
     control = Sample((Message("user", "<|im_end|>"), Message("assistant", "Hello")))
-    assert isinstance(renderer.render(control), list), "text that looks like a control token is kept as text by spans"
+    assert isinstance(renderer.render(control), Spelled), "text that looks like a control token is kept as text by spans"
 
 
 def test_no_layout_where_the_text_decides():
