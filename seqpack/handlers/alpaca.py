@@ -87,7 +87,10 @@ def exchanges(
     other = frozenset(columns.column(part) for part in but)
     return [
         (EXCHANGE, (f"{asked}\n{about}" if about else asked, reply))
-        if asked and reply and type(asked) is type(reply) is str and (type(about) is str or about is None)
+        if asked
+        and reply
+        and type(asked) is type(reply) is str
+        and (type(about) is str or about is None)
         and other.isdisjoint(record)
         else None
         for record in records

@@ -29,15 +29,15 @@ class ColumnMap:
                 )
             if not column and part in required:
                 raise ConfigError("SP010", f"--map-keys: {part!r} cannot be switched off", help="name its column")
-        self._columns = {**defaults, **{part: column or None for part, column in columns.items()}}
+        self._columns: dict[str, Any] = {**defaults, **{part: column or None for part, column in columns.items()}}
         self._expected = {*required, *columns}
 
     def name(self, part: str) -> str:
         """The column's name, for messages."""
         return self._columns[part] or part
 
-    def column(self, part: str) -> str | None:
-        """The part's column; None if it is off."""
+    def column(self, part: str) -> Any:
+        """The part's column; None, which is the name of no column, if it is off."""
         return self._columns[part]
 
     def is_expected(self, part: str) -> bool:
@@ -55,7 +55,7 @@ class ColumnMap:
 
     def texts(self, record: Mapping[str, Any], parts: Sequence[str]) -> list[str]:
         """``text`` of several parts; made for every row of the data, so what is usual comes first."""
-        found = [record.get(self._columns[part]) for part in parts]
+        found: list[Any] = [record.get(self._columns[part]) for part in parts]
         return found if TEXT.issuperset(map(type, found)) else [self.text(record, part) for part in parts]
 
     def text(self, record: Mapping[str, Any], part: str) -> str:

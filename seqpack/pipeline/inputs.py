@@ -55,9 +55,7 @@ class ResolvedInput:
     pregrouped: bool = False
     """Whether a row may be a list of what are rows otherwise."""
 
-    def rows(
-        self, use: Callable[[Sequence[Any]], list[T]], shards: Iterable[Shard] | None = None
-    ) -> Iterator[Row[T]]:
+    def rows(self, use: Callable[[Sequence[Any]], list[T]], shards: Iterable[Shard] | None = None) -> Iterator[Row[T]]:
         """What ``use`` makes of the samples of each row, with the number of the file and the row.
 
         ``shards`` are the parts of the files to read, all of them by default. ``use`` may raise RejectError, as the
@@ -105,7 +103,7 @@ class ResolvedInput:
 
     def _row(
         self, shard: Shard, record: Record, use: Callable[[Sequence[Any]], list[T]], *, is_first: bool
-    ) -> Iterator[Row[T]]:
+    ) -> Iterator[tuple[int, Record, Any]]:
         handler = self.handlers[shard.number]
         for row in elements(record) if self.pregrouped else (record,):
             try:

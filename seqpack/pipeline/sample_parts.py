@@ -65,11 +65,11 @@ def _rows(batch: KeptBatch, first_token: int) -> Table:
     rows["line"], rows["file"] = batch.line, batch.file
     rows["length"], rows["num_targets"] = tokens.lengths, batch.num_trained
     rows["start"] = tokens.offsets[:-1] + first_token
-    rows["digest"] = _digests(tokens)
+    rows["digest"] = digests_of(tokens)
     return rows
 
 
-def _digests(tokens: TokenizedBatch) -> NDArray[np.uint64]:
+def digests_of(tokens: TokenizedBatch) -> NDArray[np.uint64]:
     """64 bits of the ids of each sample and which of them are trained on: a sum, each token times that of its place.
 
     The factors are random numbers, so that samples which differ are almost sure to differ here.

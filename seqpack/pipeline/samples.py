@@ -42,6 +42,7 @@ CHARACTERS_PER_BATCH = 2_000_000
 SAMPLES_CHECKED = 16
 """So many samples, the first ones, are looked at for labels that are wrong."""
 
+
 @dataclass(frozen=True, slots=True)
 class KeptBatch:
     """Samples that go into the set, with the places they come from; all arrays int64 ``[samples]``.
@@ -206,7 +207,7 @@ class SampleSource:
 
     def _fit(self, batch: Sequence[Row[Rendered]], length: LengthOptions, lost: Callable[[Loss], None]) -> KeptBatch:
         """Encode what was rendered, and look one by one only at what cannot be kept as it is."""
-        samples = [row for row in batch if type(row[2]) is not str]
+        samples = [(file, record.line, item) for file, record, item in batch if not isinstance(item, str)]
         rendered = [item for _, _, item in samples]
         tokens = self.encoder.encode(rendered)
         if length.append_eod:
@@ -230,7 +231,7 @@ class SampleSource:
         num_parts = np.ones(len(samples), np.int64)
         num_parts[list(changes)] = [len(parts) for parts in changes.values()]
         files = np.fromiter((file for file, _, _ in samples), np.int64, len(samples))
-        lines = np.fromiter((record.line for _, record, _ in samples), np.int64, len(samples))
+        lines = np.fromiter((line for _, line, _ in samples), np.int64, len(samples))
         if changes:
             tokens = tokens.replace(changes)
             num_trained = tokens.num_trained
@@ -344,7 +345,7 @@ def _batches(blocks: Iterable[list[Row[Rendered]]], length: LengthOptions) -> It
     for block in blocks:
         for row in block:
             number, record, item = row
-            if type(item) is not str:
+            if not isinstance(item, str):
                 num_characters = item.num_characters
                 if num_characters > SAMPLE_CHARACTERS and (reason := check_size(num_characters, length, record.key)):
                     row = (number, record, reason)

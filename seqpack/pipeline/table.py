@@ -76,14 +76,14 @@ class TokenSource:
         self._files.clear()
 
     def gather(self, pieces: Pieces, size: int, pad_token_id: int = 0) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Ids and labels of the pieces, int32 ``[size]``, padding where no piece goes; DataError if a file is too short.
+        """Ids and labels of the pieces, int32 ``[size]``, padding elsewhere; DataError if a file is too short.
 
         A read for each piece costs half of an index for each token.
         """
         fill = np.array([pad_token_id, IGNORE_INDEX], np.int32)
         columns = [np.tile(fill, (size, 1))] if self._is_paired else [np.full(size, value, np.int32) for value in fill]
         width = columns[0].nbytes // max(size, 1)
-        views = [memoryview(column).cast("B") for column in columns]
+        views = [column.reshape(-1).view(np.uint8).data for column in columns]
         for chunk, start, length, place in pieces:
             begin, end = width * place, width * (place + length)
             for file, view in zip(self._open(chunk), views, strict=True):

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,13 @@ from tokenizers import __version__ as tokenizers_version
 from seqpack.core.errors import ConfigError, DataError
 from seqpack.core.types import running_sum
 from seqpack.text.borders import hard_tokens
+from seqpack.text.normal import is_stable, not_normalizing, only_composes
 from seqpack.text.remembered import Remembered
 
 FlatIds = tuple[NDArray[np.int32], NDArray[np.int64]]
 """Ids of many texts back to back; those of text ``i`` lie at ``offsets[i]:offsets[i + 1]``."""
+
+TEXTS_PER_CALL = 64
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -147,8 +150,23 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without character offsets."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        if not self._only_composes:
+            return self._encode(texts)
+        are_stable = [is_stable(text) is not None for text in texts]
+        with not_normalizing(self._tokenizer):
+            stable = iter(self._encode(list(compress(texts, are_stable))))
+        others = iter(self._encode([text for text, stays in zip(texts, are_stable, strict=True) if not stays]))
+        return [next(stable if stays else others) for stays in are_stable]
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """As the file says; few texts at a time, since an encoding is large beside its ids."""
+        encode = self._tokenizer.encode_batch_fast
+        parts = [list(texts[first : first + TEXTS_PER_CALL]) for first in range(0, len(texts), TEXTS_PER_CALL)]
+        return [encoding.ids for part in parts for encoding in encode(part, add_special_tokens=False)]
+
+    @functools.cached_property
+    def _only_composes(self) -> bool:
+        return only_composes(self._tokenizer)
 
     def encode_flat(self, texts: Sequence[str]) -> FlatIds:
         """As ``encode``, in two arrays: the ``Engine`` that all others are compared with."""

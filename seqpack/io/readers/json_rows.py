@@ -89,7 +89,7 @@ def _certain_values(lines: Sequence[bytes]) -> list[dict[str, Any] | None]:
         values = list(map(_loads, lines))
     are_objects = {dict}.issuperset(map(type, values))
     are_simple = are_objects and _SIMPLE.issuperset(map(type, chain.from_iterable(map(dict.values, values))))
-    expected = list(map(len if are_simple else _num_keys, values))
+    expected = list(map(len if are_simple else _num_known_keys, values))
     found = _num_marks(lines)
     if are_objects and found == expected:
         return values
@@ -125,6 +125,13 @@ def _loads(line: bytes) -> Any:
 
 _SIMPLE = frozenset({str, int, bool, type(None)})
 """Types of values that hold no keys and no rounded number."""
+
+
+def _num_known_keys(value: Any) -> float:
+    try:
+        return _num_keys(value)
+    except RecursionError:  # the slow parser goes deeper
+        return math.inf
 
 
 def _num_keys(value: Any) -> float:
