@@ -19,7 +19,7 @@ PRELOADED = ["seqpack.train.run", "transformers.models.qwen2.modeling_qwen2"]
 SECONDS = 120.0
 
 
-def run_ranks(size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+def run_ranks(size: int, function: Callable[..., Any], *arguments: Any, seconds: float = SECONDS) -> list[Any]:
     """What ``function(ranks, *arguments)`` returns in each rank; AssertionError with the traceback of one that fails.
 
     Processes come from a server that has imported torch already: importing it anew would take most of the time.
@@ -37,18 +37,18 @@ def run_ranks(size: int, function: Callable[..., Any], *arguments: Any) -> list[
             process.start()
             writer.close()
         try:
-            return _collect([reader for reader, _ in pipes])
+            return _collect([reader for reader, _ in pipes], seconds)
         finally:
             for process in processes:
                 process.kill()
                 process.join()
 
 
-def _collect(readers: list[Connection]) -> list[Any]:
+def _collect(readers: list[Connection], seconds: float) -> list[Any]:
     results: dict[int, Any] = {}
     while len(results) < len(readers):
         waiting = [reader for rank, reader in enumerate(readers) if rank not in results]
-        ready = wait(waiting, timeout=SECONDS)
+        ready = wait(waiting, timeout=seconds)
         assert ready, f"ranks {sorted(set(range(len(readers))) - results.keys())} hang"
         for reader in itertools.chain(ready):
             rank = readers.index(reader)  # type: ignore[arg-type]

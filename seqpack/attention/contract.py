@@ -41,9 +41,46 @@ class VarlenAttention(Protocol):
         """
 
 
+class PartialAttention(Protocol):
+    """Attention over some of the keys at a time, outside of autograd; shapes and segments as in ``VarlenAttention``.
+
+    Results over disjoint sets of keys are put together by their log-sum-exps. Without ``causal``, each query sees all
+    keys of its segment.
+    """
+
+    def forward(
+        self,
+        q_1NTH: torch.Tensor,
+        k_1KSH: torch.Tensor,
+        v_1KSH: torch.Tensor,
+        *,
+        cu_q: NDArray[np.int32],
+        cu_k: NDArray[np.int32],
+        scale: float,
+        causal: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Output and log-sum-exp over these keys."""
+
+    def backward(
+        self,
+        grad_1NTH: torch.Tensor,
+        q_1NTH: torch.Tensor,
+        k_1KSH: torch.Tensor,
+        v_1KSH: torch.Tensor,
+        out_1NTH: torch.Tensor,
+        lse_1NT: torch.Tensor,
+        *,
+        cu_q: NDArray[np.int32],
+        cu_k: NDArray[np.int32],
+        scale: float,
+        causal: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """These keys' part of the gradients of q, k and v; ``out`` and ``lse`` are those over *all* keys."""
+
+
 @dataclass(frozen=True, slots=True)
 class AttentionNeeds:
-    """What a run asks of a backend; ``head_size`` 0 and ``grouped`` False ask for nothing."""
+    """What a run asks of a backend; ``head_size`` 0, ``grouped`` and ``partial`` False ask for nothing."""
 
     device: str
     dtype: str
@@ -51,6 +88,7 @@ class AttentionNeeds:
     head_size: int = 0
     window: bool = False
     grouped: bool = False
+    partial: bool = False
 
 
 def _nothing_missing() -> str:
@@ -61,7 +99,8 @@ def _nothing_missing() -> str:
 class AttentionBackend:
     """A backend and what it can do; ``load`` imports the code behind it, ``missing`` says what that would lack.
 
-    One ``on_request`` is too slow to be chosen by itself: it has to be named.
+    ``load_partial`` is there if it also computes over some of the keys at a time. One ``on_request`` is too slow to be
+    chosen by itself: it has to be named.
     """
 
     name: str
@@ -74,6 +113,7 @@ class AttentionBackend:
     windows: bool = True
     grouped_heads: bool = True
     missing: Callable[[], str] = _nothing_missing
+    load_partial: Callable[[], PartialAttention] | None = None
     on_request: bool = False
 
     def lacks(self, needs: AttentionNeeds) -> str:
@@ -90,6 +130,8 @@ class AttentionBackend:
             return "has no sliding window, which this model has"
         if needs.grouped and not self.grouped_heads:
             return "needs as many key heads as query heads"
+        if needs.partial and self.load_partial is None:
+            return "does not compute over some of the keys at a time, as ring and hybrid context parallelism need"
         return self.missing()
 
 

@@ -8,12 +8,13 @@ takes a nineteenth of the time (1 core, float32).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from seqpack.attention.tiles import Tile, tiles
+from seqpack.attention.tiles import Tile, tiles, whole_rectangles
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,21 +35,67 @@ def cpu_flash_attention(
     window: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """See ``VarlenAttention``; grouped heads are handled by the kernel, nothing is repeated."""
-    bounds = torch.from_numpy(cu_q), torch.from_numpy(cu_k)
-    out_1NTH, lse_1NT = cpu_varlen(q_1NTH, k_1KSH, v_1KSH, *bounds, scale, window)
+    out_1NTH, lse_1NT = cpu_varlen(q_1NTH, k_1KSH, v_1KSH, *_bounds(cu_q, cu_k), scale, window, True)
     return out_1NTH, lse_1NT
+
+
+class CpuPartial:
+    """See ``PartialAttention``."""
+
+    def forward(
+        self,
+        q_1NTH: Tensor,
+        k_1KSH: Tensor,
+        v_1KSH: Tensor,
+        *,
+        cu_q: NDArray[np.int32],
+        cu_k: NDArray[np.int32],
+        scale: float,
+        causal: bool,
+    ) -> tuple[Tensor, Tensor]:
+        out_1NTH, lse_1NT = cpu_varlen(q_1NTH, k_1KSH, v_1KSH, *_bounds(cu_q, cu_k), scale, None, causal)
+        return out_1NTH, lse_1NT
+
+    def backward(
+        self,
+        grad_1NTH: Tensor,
+        q_1NTH: Tensor,
+        k_1KSH: Tensor,
+        v_1KSH: Tensor,
+        out_1NTH: Tensor,
+        lse_1NT: Tensor,
+        *,
+        cu_q: NDArray[np.int32],
+        cu_k: NDArray[np.int32],
+        scale: float,
+        causal: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        tensors = (grad_1NTH, q_1NTH, k_1KSH, v_1KSH, out_1NTH, lse_1NT)
+        grad_q, grad_k, grad_v = cpu_varlen_backward(*tensors, *_bounds(cu_q, cu_k), scale, None, causal)
+        return grad_q, grad_k, grad_v
+
+
+def _bounds(cu_q: NDArray[np.int32], cu_k: NDArray[np.int32]) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(cu_q), torch.from_numpy(cu_k)
 
 
 @torch.library.custom_op("seqpack::cpu_varlen", mutates_args=())
 def cpu_varlen(
-    q_1NTH: Tensor, k_1KSH: Tensor, v_1KSH: Tensor, cu_q: Tensor, cu_k: Tensor, scale: float, window: int | None
+    q_1NTH: Tensor,
+    k_1KSH: Tensor,
+    v_1KSH: Tensor,
+    cu_q: Tensor,
+    cu_k: Tensor,
+    scale: float,
+    window: int | None,
+    causal: bool,
 ) -> tuple[Tensor, Tensor]:
     """The operator ``seqpack::cpu_varlen``; boundaries are tensors, so that new ones do not compile anything anew."""
     out_1NTH, lse_1NT = _empty_results(q_1NTH)
     if not _covered(cu_q, cu_k):
         out_1NTH.zero_()
         lse_1NT.fill_(-math.inf)
-    for tile in tiles(cu_q.tolist(), cu_k.tolist(), window):
+    for tile in _tiles(cu_q, cu_k, window, causal):
         q, k, v = _of_tile(tile, q_1NTH, k_1KSH, v_1KSH)
         out, lse = _flash(q, k, v, 0.0, tile.kind == "causal", attn_mask=_mask(tile, window, q), scale=scale)
         out_part, lse_part = (x[:, :, tile.q_start : tile.q_end] for x in (out_1NTH, lse_1NT))
@@ -60,7 +107,7 @@ def cpu_varlen(
 
 
 @cpu_varlen.register_fake
-def _(q_1NTH: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, scale: float, window: int | None) -> Any:
+def _(q_1NTH: Tensor, *unused: object) -> Any:
     return _empty_results(q_1NTH)
 
 
@@ -76,10 +123,10 @@ def cpu_varlen_backward(
     cu_k: Tensor,
     scale: float,
     window: int | None,
+    causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v. Every tile is given the final output and log-sum-exp, which makes its part exact."""
-    bounds = cu_q.tolist(), cu_k.tolist()
-    parts = list(tiles(*bounds, window))
+    parts = list(_tiles(cu_q, cu_k, window, causal))
     # The usual case writes every gradient once; otherwise they add up.
     once = _covered(cu_q, cu_k) and all(tile.kind == "causal" and not tile.again for tile in parts)
     grads = [_empty_token_major(x) if once else _empty_token_major(x).zero_() for x in (q_1NTH, k_1KSH, v_1KSH)]
@@ -103,18 +150,23 @@ def _(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *unused: object) -> Any:
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.scale, ctx.window = inputs
+    *tensors, ctx.scale, ctx.window, ctx.causal = inputs
     ctx.save_for_backward(*tensors, *output)
     ctx.mark_non_differentiable(output[1])
 
 
 def _backward(ctx: Any, grad_1NTH: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     q, k, v, cu_q, cu_k, out, lse = ctx.saved_tensors
-    grads = cpu_varlen_backward(grad_1NTH, q, k, v, out, lse, cu_q, cu_k, ctx.scale, ctx.window)
-    return (*grads, None, None, None, None)
+    grads = cpu_varlen_backward(grad_1NTH, q, k, v, out, lse, cu_q, cu_k, ctx.scale, ctx.window, ctx.causal)
+    return (*grads, None, None, None, None, None)
 
 
 cpu_varlen.register_autograd(_backward, setup_context=_save_for_backward)
+
+
+def _tiles(cu_q: Tensor, cu_k: Tensor, window: int | None, causal: bool) -> Iterator[Tile]:
+    bounds = cu_q.tolist(), cu_k.tolist()
+    return tiles(*bounds, window) if causal else whole_rectangles(*bounds)
 
 
 def _of_tile(tile: Tile, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:

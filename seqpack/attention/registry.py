@@ -8,7 +8,7 @@ from seqpack.attention.contract import AttentionBackend
 from seqpack.core.types import MaskMode
 
 if TYPE_CHECKING:
-    from seqpack.attention.contract import VarlenAttention
+    from seqpack.attention.contract import PartialAttention, VarlenAttention
 
 
 def _load_cpu_flash() -> VarlenAttention:
@@ -21,6 +21,18 @@ def _load_reference() -> VarlenAttention:
     from seqpack.attention.reference import reference_attention
 
     return reference_attention
+
+
+def _load_cpu_partial() -> PartialAttention:
+    from seqpack.attention.cpu import CpuPartial
+
+    return CpuPartial()
+
+
+def _load_reference_partial() -> PartialAttention:
+    from seqpack.attention.reference import ReferencePartial
+
+    return ReferencePartial()
 
 
 def _load_torch_varlen() -> VarlenAttention:
@@ -54,6 +66,7 @@ BUILTIN_BACKENDS = (
         dtypes=frozenset({"float32", "bfloat16", "float64"}),
         masks=frozenset(MaskMode),
         load=_load_cpu_flash,
+        load_partial=_load_cpu_partial,
     ),
     AttentionBackend(
         name="varlen",
@@ -81,6 +94,7 @@ BUILTIN_BACKENDS = (
         dtypes=frozenset({"float32", "bfloat16", "float64"}),
         masks=frozenset(MaskMode),
         load=_load_reference,
+        load_partial=_load_reference_partial,
         on_request=True,
     ),
 )

@@ -48,6 +48,13 @@ def tiles(cu_q: Sequence[int], cu_k: Sequence[int], window: int | None) -> Itera
         yield Tile(q_start, q_end, k_start + ahead, k_end, "causal", again=bool(ahead))
 
 
+def whole_rectangles(cu_q: Sequence[int], cu_k: Sequence[int]) -> Iterator[Tile]:
+    """Every query of a segment on every key of it."""
+    for (q_start, q_end), (k_start, k_end) in zip(pairwise(cu_q), pairwise(cu_k), strict=True):
+        if q_start < q_end and k_start < k_end:
+            yield Tile(q_start, q_end, k_start, k_end, "full")
+
+
 def _bands(q_start: int, q_end: int, k_start: int, ahead: int, window: int) -> Iterator[Tile]:
     block = min(max(window, MIN_BLOCK), MAX_BLOCK)
     for start in range(q_start, q_end, block):

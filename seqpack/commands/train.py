@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seqpack.commands.packages import require_training_packages
+from seqpack.options.context import ContextOptions
+from seqpack.options.megatron import ArchitectureOptions, MegatronOptions, RefusedTrainOptions
 from seqpack.options.output import OutputOptions
 from seqpack.options.resolved import Resolved
 from seqpack.options.train import LoraOptions, ModelOptions, ParallelOptions, RunOptions, TrainDataOptions, TrainOptions
@@ -29,6 +31,10 @@ def train(
     run: RunOptions,
     lora: LoraOptions,
     parallel: ParallelOptions,
+    context: ContextOptions,
+    architecture: ArchitectureOptions,
+    megatron: MegatronOptions,
+    refused: RefusedTrainOptions,
     output: OutputOptions,
     resolved: Resolved,
 ) -> None:
@@ -36,12 +42,14 @@ def train(
 
     Whether samples of a pack see each other is read from the data set; a flag that contradicts it is refused. Writes
     SAVE/metrics.jsonl, SAVE/loss.png and SAVE/model, a Hugging Face directory. --dry-run shows what would run. A run
-    that stopped goes on with --resume SAVE alone.
+    that stopped goes on with --resume SAVE alone. Flags of Megatron-LM and MindSpeed-LLM are accepted: those that
+    describe the model are checked, and what has no effect is said.
 
     Examples:
       seqpack train out/alpaca --model tiny:qwen2 --save runs/first
       seqpack train out/alpaca --model models/Qwen2.5-0.5B --neat-pack --epochs 3 --lr 1e-5 --save runs/alpaca
       seqpack train out/alpaca --model models/Qwen2.5-0.5B --save runs/alpaca --nproc 4 --save-interval 100
+      seqpack train out/long --model models/Qwen2.5-7B --save runs/long --nproc 4 --cp 4 --dry-run
     """
     require_training_packages("training")
     sinks = _sinks(run)
@@ -50,18 +58,26 @@ def train(
         sys.exit(_launch(parallel.nproc or 1, run))
     # Before torch starts its threads: waiting ones must not spin, or a second busy process slows this one tenfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from seqpack.models.architecture import check_architecture
     from seqpack.report.console import Console
-    from seqpack.report.training import show_result, show_summary
+    from seqpack.report.training import show_context_prices, show_result, show_summary
     from seqpack.runtime.ranks import Ranks, ranks_of
     from seqpack.train.plan import prepare
 
     ranks = Ranks(0, parallel.nproc or 1) if launches else ranks_of(os.environ)
     console = Console(output if ranks.first else replace(output, quiet=True, json=False))
-    plan = prepare(data, model, train, run, parallel, lora, ranks)
+    for note in megatron.notes():
+        console.note(note)
+    plan = prepare(data, model, train, run, parallel, lora, ranks, context)
+    check_architecture(architecture.given(), plan.model.config, plan.model.name)
     summary = plan.summary()
     show_summary(console, summary)
     if run.dry_run:
-        console.result({"dry_run": True, "plan": summary.as_dict()})
+        prices = plan.context_prices()
+        show_context_prices(console, prices, chosen=context.context_parallel_algo)
+        console.result(
+            {"dry_run": True, "plan": summary.as_dict(), "context_parallel": [asdict(price) for price in prices]}
+        )
         return
     if ranks.first:
         _record(resolved, run.save)

@@ -376,6 +376,12 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "--append-eod when the text is made and --reset-attention-mask when it is trained on belong together.",
         "Make the text with --append-eod; seqpack train then keeps documents apart by itself.",
     ),
+    "SP230": Diagnostic(
+        "flags describe another model",
+        "Flags such as --num-layers and --hidden-size, which Megatron builds a model from, are compared with "
+        "config.json of --model, which decides here.",
+        "Leave them out, or name the model that they describe.",
+    ),
     # 3xx: manifest
     "SP301": Diagnostic(
         "made of something else",
@@ -490,12 +496,24 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     ),
     "SP602": Diagnostic(
         "this kind of parallelism is not there yet",
-        "Context, tensor and pipeline parallel training are planned.",
+        "Tensor and pipeline parallel training are planned.",
         "Leave the flag out: with several processes, each holds a part of the model and reads rows of its own.",
     ),
     "SP603": Diagnostic(
         "another process of the run failed",
         "One rank ended, so that the others could not go on; they were ended too.",
         "The message has its last lines, and SAVE/logs all of them. --resume goes on from the last checkpoint.",
+    ),
+    "SP604": Diagnostic(
+        "ranks that share rows do not agree",
+        "Ranks of --cp exchange tokens by a plan that each makes by itself from the boundaries of the row. Ranks with "
+        "other rows or another plan would take each other's numbers for something else.",
+        "Start all ranks with the same options, the same data and the same version of seqpack.",
+    ),
+    "SP605": Diagnostic(
+        "context parallelism does not fit",
+        "--ulysses-degree-in-cp has to divide --cp, and --cp-window-size the ranks of the ring; a group that exchanges "
+        "heads has no more ranks than there are query heads.",
+        "Leave the flag out: the default fits.",
     ),
 }

@@ -18,7 +18,7 @@ from seqpack.models.router import load_balancing_loss
 if TYPE_CHECKING:
     from seqpack.attention.contract import VarlenAttention
     from seqpack.core.segments import Segments
-    from seqpack.runtime.batch import Batch
+    from seqpack.runtime.batch import Batch, SharedRows
 
 ATTENTION_NAME = "seqpack"
 
@@ -61,7 +61,10 @@ class PackedLM(nn.Module):
         if not self._router_loss:
             return loss
         config = self.model.config
-        router = load_balancing_loss(output.router_logits, config.num_experts_per_tok, batch.is_real[0])
+        sum_of_ranks = batch.shared.sum if batch.shared is not None else torch.Tensor.detach
+        router = load_balancing_loss(
+            output.router_logits, config.num_experts_per_tok, batch.is_real[0], sum_of_ranks=sum_of_ranks
+        )
         loss += config.router_aux_loss_coef * batch.loss_units * router
         return loss
 
@@ -91,6 +94,7 @@ class PackedLM(nn.Module):
             use_cache=False,
             segments=batch.segments,
             varlen_attention=self._attention,
+            shared_rows=batch.shared,
             **router,
         )
 
@@ -111,6 +115,7 @@ def _attend(
     *,
     segments: Segments | None = None,
     varlen_attention: VarlenAttention | None = None,
+    shared_rows: SharedRows | None = None,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
@@ -126,15 +131,12 @@ def _attend(
     if dropout or softcap or s_aux is not None:
         what = "dropout" if dropout else "a soft cap" if softcap else "sinks"
         _refuse(f"its attention has {what}, which packed attention does not compute")
+    scale = q_1NTH.shape[-1] ** -0.5 if scaling is None else scaling
+    if shared_rows is not None:
+        return shared_rows.attend(q_1NTH, k_1KTH, v_1KTH, scale=scale, window=sliding_window), None
     cu_seqlens = segments.attended.cu_seqlens
     out_1NTH, _ = varlen_attention(
-        q_1NTH,
-        k_1KTH,
-        v_1KTH,
-        cu_q=cu_seqlens,
-        cu_k=cu_seqlens,
-        scale=q_1NTH.shape[-1] ** -0.5 if scaling is None else scaling,
-        window=sliding_window,
+        q_1NTH, k_1KTH, v_1KTH, cu_q=cu_seqlens, cu_k=cu_seqlens, scale=scale, window=sliding_window
     )
     return out_1NTH.transpose(1, 2).contiguous(), None
 

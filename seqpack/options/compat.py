@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from seqpack.core.errors import ConfigError
+from seqpack.options.check import refuse_known
 from seqpack.options.field import flag_names, option
 
 _MODEL = "It is a matter of the model; ids are those of --tokenizer."
@@ -132,10 +133,4 @@ class RefusedOptions:
     reward_tokens: list[str] = option([], "process reward data are not made | leave it out for other data", hidden=True)
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            default = [] if field.default is dataclasses.MISSING else field.default
-            if (value := getattr(self, field.name)) != default:
-                why, _, remedy = field.metadata["help"].partition(" | ")
-                flag = flag_names(field)[0]
-                shown = f"{flag} {value}" if isinstance(value, str) else flag
-                raise ConfigError("SP029", f"{shown} is not supported: {why}", help=remedy)
+        refuse_known(self)

@@ -13,6 +13,13 @@ DEFAULT_EPOCHS = 1.0
 DEFAULT_WARMUP_FRACTION = 0.03
 DEFAULT_LR_PRETRAINED = 1e-5
 DEFAULT_LR_RANDOM = 1e-3
+MEGATRON_MATRICES = {
+    "linear_qkv": ("q_proj", "k_proj", "v_proj"),
+    "linear_proj": ("o_proj",),
+    "linear_fc1": ("gate_proj", "up_proj"),
+    "linear_fc2": ("down_proj",),
+}
+"""Megatron's names for matrices of a layer, some of which it keeps as one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +58,18 @@ class TrainDataOptions:
         min=2,
     )
     seed: int = option(1234, "Seed of the row order and of random weights.", min=0)
+    is_instruction_dataset: bool = option(False, "The same as --stage sft.", hidden=True, negation=False)
+    prompt_type: str | None = option(None, "The template of the data; given here, it is checked.", hidden=True)
+    pack: bool = option(False, "The data are packed; given here, it is checked.", hidden=True, negation=False)
+
+    def __post_init__(self) -> None:
+        if not self.is_instruction_dataset:
+            return
+        if self.stage == "pretrain":
+            raise ConfigError(
+                "SP208", "--is-instruction-dataset and --stage pretrain contradict each other", help="give one of them"
+            )
+        object.__setattr__(self, "stage", "sft")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,12 +79,25 @@ class ModelOptions:
     model: str = option(
         help="Hugging Face directory (nothing is downloaded), or tiny:qwen2, tiny:llama, ... to try things out.",
         metavar="DIRECTORY",
+        flags=("--model", "--load"),
     )
     random_init: bool = option(False, "Start from random weights: only config.json of the model is used.")
-    tokenizer: Path | None = option(None, "Directory of the tokenizer to save with the model, if not the model's own.")
+    tokenizer: Path | None = option(
+        None,
+        "Directory of the tokenizer to save with the model, if not the model's own.",
+        flags=("--tokenizer", "--tokenizer-name-or-path"),
+    )
     dtype: Literal["float32", "bfloat16", "float64"] = option(
         "float32", "Number format of weights and activations; bfloat16 keeps float32 master weights."
     )
+    bf16: bool = option(False, "The same as --dtype bfloat16.", hidden=True, negation=False)
+
+    def __post_init__(self) -> None:
+        if not self.bf16:
+            return
+        if self.dtype == "float64":
+            raise ConfigError("SP208", "--bf16 and --dtype float64 contradict each other", help="give one of them")
+        object.__setattr__(self, "dtype", "bfloat16")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +119,7 @@ class TrainOptions:
     )
     lr_wsd_decay_iters: int | None = option(None, "Steps of decay under wsd. Default: a tenth of all.", min=1)
     lr_warmup_fraction: float | None = option(None, "Part of all steps spent on warm-up. Default: 0.03.", min=0, max=1)
+    lr_decay_iters: int | None = option(None, "The rate decays over the whole run.", hidden=True, min=1)
     lr_warmup_iters: int | None = option(None, "Steps spent on warm-up; instead of --lr-warmup-fraction.", min=0)
     weight_decay: float = option(0.1, "AdamW weight decay; norms and biases are left out.", min=0)
     adam_beta1: float = option(0.9, "AdamW decay rate of the mean gradient.", min=0, max=1)
@@ -149,6 +182,12 @@ class TrainOptions:
             raise ConfigError(
                 "SP208", "--lr-warmup-fraction and --lr-warmup-iters were both given", help="give one of them"
             )
+        if self.lr_decay_iters not in (None, self.train_iters):
+            raise ConfigError(
+                "SP208",
+                f"--lr-decay-iters {self.lr_decay_iters}: the rate decays over the whole run, to its last step",
+                help="leave it out; --lr-decay-style wsd and --lr-wsd-decay-iters place the decay at the end",
+            )
         if self.lr_wsd_decay_iters is not None and self.lr_decay_style != "wsd":
             raise ConfigError(
                 "SP208",
@@ -174,6 +213,8 @@ class LoraOptions:
     )
 
     def __post_init__(self) -> None:
+        names = [name for given in self.lora_target_modules for name in MEGATRON_MATRICES.get(given, (given,))]
+        object.__setattr__(self, "lora_target_modules", names)
         if self.lora_r is None and (self.lora_alpha is not None or self.lora_dropout or self.lora_target_modules):
             raise ConfigError("SP208", "LoRA options were given without --lora-r", help="add --lora-r 16")
 
@@ -187,7 +228,10 @@ class ParallelOptions:
     )
     dp_replicate: int = option(1, "Groups of processes that each hold the whole model in pieces.", min=1)
     context_parallel_size: int = option(
-        1, "Processes that share a row; not there yet.", flags=("--cp", "--context-parallel-size"), min=1
+        1,
+        "Processes that share a row, each with some of its tokens: for rows that are too long for one.",
+        flags=("--cp", "--context-parallel-size"),
+        min=1,
     )
     tensor_model_parallel_size: int = option(
         1, "Processes that share a matrix; not there yet.", flags=("--tp", "--tensor-model-parallel-size"), min=1

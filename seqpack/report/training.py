@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 
     from seqpack.report.console import Console
-    from seqpack.train.summary import RunSummary, TrainResult
+    from seqpack.train.summary import ContextPrice, RunSummary, TrainResult
 
 SPARK_LEVELS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 48
@@ -44,6 +44,28 @@ def show_summary(console: Console, summary: RunSummary) -> None:
         "writes": summary.save,
     }
     console.print(_two_columns([*rows.items(), *(("note", note) for note in summary.notes)]))
+
+
+def show_context_prices(console: Console, prices: Sequence[ContextPrice], *, chosen: str) -> None:
+    """What each algorithm of context parallelism would cost; nothing without context parallelism."""
+    if console.options.quiet or not prices:
+        return
+    from rich.table import Table
+
+    table = Table(title="context parallelism: attention of one layer, forward and backward")
+    for heading in ("algorithm", "sent by a rank", "work, most / mean", "time, reckoned", "auto takes it for"):
+        table.add_column(heading, justify="left" if heading == "algorithm" else "right")
+    for price in prices:
+        table.add_row(
+            price.algorithm,
+            f"{price.bytes_sent / 1e6:,.2f} MB",
+            f"{price.balance:.2f} (worst {price.worst_balance:.2f})",
+            f"{price.seconds * 1e3:,.3f} ms",
+            share(price.taken) if price.taken else "",
+        )
+    console.print(table)
+    if chosen != "auto":
+        console.note(f"this run takes {chosen}")
 
 
 def show_result(console: Console, result: TrainResult) -> None:
@@ -144,7 +166,7 @@ class TrainReporter:
         if last.get("peak_flops"):
             values["MFU"] = share(flops / seconds / last["peak_flops"])
         values["data wait"] = share(waited / seconds)
-        if (skew := last.get("rank_skew", 1.0)) > 1:
+        if (skew := last.get("rank_skew", 1.0)) >= 1.005:
             values["rank skew"] = f"{skew:.2f}x"
         return values
 

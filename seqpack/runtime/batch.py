@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import torch
@@ -23,6 +23,25 @@ LossReduction = Literal["token", "sample", "pack"]
 """What counts the same in the loss: every trained token, every sample, or every pack; the last two take means first."""
 
 
+class SharedRows(Protocol):
+    """The rows of a batch that several ranks share, each holding some of its tokens.
+
+    Shapes: T tokens that this rank holds, N query heads, K key heads, H head size.
+    """
+
+    @property
+    def whole(self) -> Batch:
+        """The batch of all of them."""
+
+    def attend(
+        self, q_1NTH: torch.Tensor, k_1KTH: torch.Tensor, v_1KTH: torch.Tensor, *, scale: float, window: int | None
+    ) -> torch.Tensor:
+        """Attention of this rank's tokens to those of all ranks, ``[1, T, N, H]``; the ranks call it together."""
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Added up over the ranks, without a gradient."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """One micro-batch: int64 tensors ``[1, T]``; the boundaries stay on the host.
@@ -33,6 +52,9 @@ class Batch:
     ``loss_weights`` (float64 ``[1, T]``) are 1 / trained tokens of the sample or pack of a token, or None where every
     token counts the same; they add up to ``loss_units``, the tokens, samples or packs that the loss sums over.
     ``num_tokens`` counts real tokens, ``num_targets`` those that enter the loss.
+
+    If ranks share the rows, ``shared`` has the rest: tensors and ``segments`` are of the tokens this rank holds, the
+    counts are of all ranks together.
     """
 
     input_ids: torch.Tensor
@@ -45,6 +67,7 @@ class Batch:
     num_targets: int
     num_tokens: int
     num_padding: int
+    shared: SharedRows | None = None
 
     def without_labels(self) -> Batch:
         """The same work for a rank that has no rows left; nothing of it counts."""

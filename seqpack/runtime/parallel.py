@@ -15,6 +15,18 @@ AXES = ("pp", "dp_replicate", "dp_shard", "cp", "tp")
 
 
 @dataclass(frozen=True, slots=True)
+class RowShare:
+    """The rows of a step that a process reads: share ``rank`` of ``size``.
+
+    Processes of one context, tensor or pipeline group read the same rows; one of them, which ``counts``, reports these.
+    """
+
+    rank: int = 0
+    size: int = 1
+    counts: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class ParallelPlan:
     """Degrees whose product is the number of processes. ``dp_shard`` ranks hold one copy of the model in pieces."""
 
@@ -28,9 +40,9 @@ class ParallelPlan:
     def of(cls, world_size: int, *, dp_replicate: int = 1, cp: int = 1, tp: int = 1, pp: int = 1) -> ParallelPlan:
         """``dp_shard`` is what the other degrees leave; SP601 if they do not divide ``world_size``.
 
-        Context, tensor and pipeline parallelism are refused for now.
+        Tensor and pipeline parallelism are refused for now.
         """
-        for flag, degree in (("--cp", cp), ("--tp", tp), ("--pp", pp)):
+        for flag, degree in (("--tp", tp), ("--pp", pp)):
             if degree > 1:
                 raise ConfigError(
                     "SP602",
@@ -55,6 +67,12 @@ class ParallelPlan:
     def dp(self) -> int:
         """Ranks that read rows of their own."""
         return self.dp_replicate * self.dp_shard
+
+    def row_share(self, rank: int) -> RowShare:
+        """What process ``rank`` reads; ranks are numbered along ``AXES``, the last axis fastest."""
+        stage, within_stage = divmod(rank, self.dp * self.cp * self.tp)
+        data_rank, within_row = divmod(within_stage, self.cp * self.tp)
+        return RowShare(data_rank, self.dp, counts=stage == within_row == 0)
 
     def mesh(self, device_type: str) -> DeviceMesh:
         """The one mesh of the run; needs the process group."""

@@ -229,6 +229,15 @@ def _check_stage(data: TrainDataOptions, manifest: Manifest) -> None:
             f"--stage {data.stage} was given, but the data are {what}",
             help=f"leave it out, or give --stage {manifest.kind}",
         )
+    made_with = manifest.recipe.get("prompt_type")
+    if data.prompt_type is not None and made_with not in (None, data.prompt_type):
+        raise ConfigError(
+            "SP203",
+            f"--prompt-type {data.prompt_type} was given, but the data were made with {made_with}",
+            help="leave it out, or preprocess the data again with this template",
+        )
+    if data.pack and not manifest.packed:
+        raise ConfigError("SP203", "--pack was given, but the data are not packed", help="pack them: seqpack pack")
     if manifest.kind == "sft" and data.eod_mask_loss is not None:
         raise ConfigError("SP208", "--eod-mask-loss is for pretraining text", help="leave it out: labels say it")
 

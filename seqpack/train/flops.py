@@ -56,7 +56,8 @@ class ModelFlops:
         )
 
     def of_batch(self, batch: Batch) -> float:
-        """Operations of one micro-batch, forward and backward."""
+        """Operations of one micro-batch, forward and backward, of all ranks that share it."""
+        batch = batch if batch.shared is None else batch.shared.whole
         starts = batch.segments.attended.cu_seqlens[:-1]
         lengths = np.add.reduceat(batch.is_real[0].numpy(), starts, dtype=np.int64)
         return self.of_samples(lengths, batch.num_targets)

@@ -14,6 +14,7 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 
 from seqpack.core.errors import ConfigError
+from seqpack.runtime.parallel import RowShare
 from seqpack.runtime.ranks import Ranks
 from seqpack.train.metrics import StepMetrics
 from seqpack.train.stopping import RunStopped, StopRequest
@@ -81,8 +82,9 @@ class Progress:
 class Trainer:
     """What takes a step: the model, its optimizer, the rows, and the rate of step 0, 1, ...
 
-    ``describe`` says where a row comes from. Dropout and whatever else is random in a step depends on ``seed``, the
-    step and the rank, so that a run that goes on from a checkpoint draws the same.
+    ``share`` is what this one of ``ranks`` reads of a step. ``describe`` says where a row comes from. Dropout and
+    whatever else is random in a step depends on ``seed``, the step and the rank, so that a run that goes on from a
+    checkpoint draws the same.
     """
 
     model: PackedLM
@@ -92,6 +94,7 @@ class Trainer:
     rate: Callable[[int], float]
     backend: DeviceBackend
     ranks: Ranks = field(default_factory=Ranks)
+    share: RowShare = field(default_factory=RowShare)
     seed: int = 0
     describe: Callable[[int], str] = _row_number
     flops: Callable[[Batch], float] = _no_flops
@@ -132,18 +135,18 @@ def accumulate_gradients(
     step: Step,
     read_batch: ReadBatch,
     device: torch.device,
-    ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+    share: RowShare = RowShare(),  # noqa: B008 - frozen
 ) -> tuple[torch.Tensor, list[Batch], float]:
-    """Add the gradients of a step; returns this rank's part of its mean loss, its batches and the wait for them.
+    """Add the gradients of a step's share; returns its part of the mean loss, its batches and the wait for them.
 
-    With one rank that is the mean over tokens, samples or packs; the parts of all ranks add up to it.
+    Of the only share that is the mean over tokens, samples or packs; the parts of all shares add up to it.
     What the loss divides by is known before the first backward, from the index of the data set: every micro-batch's
     *sum* is divided by it. A mean per micro-batch would weigh tokens by the company they keep.
     """
     total = torch.zeros((), dtype=torch.float64)
     batches = []
     waited = 0.0
-    mine = step.of_rank(ranks.rank, ranks.size)
+    mine = step.of_rank(share.rank, share.size)
     for number, (rows, counts) in enumerate(mine, start=1):
         asked = time.perf_counter()
         batch = read_batch(rows) if counts else read_batch(rows).without_labels()
@@ -160,16 +163,16 @@ def accumulate_gradients(
 @torch.no_grad()
 def evaluate(trainer: Trainer, schedule: Sequence[Step]) -> float:
     """Mean loss over all rows of ``schedule``; weights, gradients and random numbers stay as they are."""
-    model, ranks, device = trainer.model, trainer.ranks, trainer.backend.device
+    model, ranks, share, device = trainer.model, trainer.ranks, trainer.share, trainer.backend.device
     total, units = 0.0, 0
     model.eval()
     for step in schedule:
-        for rows, counts in step.of_rank(ranks.rank, ranks.size):
+        for rows, counts in step.of_rank(share.rank, share.size):
             batch = trainer.read_batch(rows)
             loss = model(batch.to(device))
             if counts:
                 total += loss.item()
-                units += batch.loss_units
+                units += batch.loss_units if share.counts else 0
     model.train()
     total, all_units = ranks.sum([total, units], device)
     return total / all_units
@@ -196,17 +199,18 @@ def _save(saving: Saving, step: int, num_steps: int, signum: int) -> None:
 def _run_step(trainer: Trainer, index: int, signum: int) -> tuple[StepMetrics, int]:
     """Take one step; returns its metrics and the signal any rank has noted, or 0."""
     started = time.perf_counter()
-    backend, ranks = trainer.backend, trainer.ranks
+    backend, ranks, share = trainer.backend, trainer.ranks, trainer.share
     step, lr = trainer.schedule[index], trainer.rate(index)
     backend.seed(step_seed(trainer.seed, index, ranks.rank))
-    part, batches, waited = accumulate_gradients(trainer.model, step, trainer.read_batch, backend.device, ranks)
+    part, batches, waited = accumulate_gradients(trainer.model, step, trainer.read_batch, backend.device, share)
     norm = trainer.optimizer.gradient_norm().item()
+    reported = batches if share.counts else []
     counted = [
         part.item(),
-        *(sum(getattr(batch, name) for batch in batches) for name in COUNTED),
+        *(sum(getattr(batch, name) for batch in reported) for name in COUNTED),
         signum != 0,
         signum == SIGTERM,
-        work := sum(trainer.flops(batch) for batch in batches if batch.num_tokens),
+        work := sum(trainer.flops(batch) for batch in reported if batch.num_tokens),
     ]
     loss, num_tokens, num_padding, num_targets, loss_units, stopped, terminated, flops = ranks.sum(
         counted, backend.device
@@ -228,7 +232,7 @@ def _run_step(trainer: Trainer, index: int, signum: int) -> tuple[StepMetrics, i
         peak_memory=backend.peak_memory(),
         flops=flops,
         data_seconds=waited,
-        rank_skew=ranks.max(work, backend.device) * ranks.size / flops if flops else 1.0,
+        rank_skew=ranks.max(work, backend.device) * share.size / flops if flops else 1.0,
         peak_flops=trainer.peak_flops,
     )
     return metrics, (SIGTERM if terminated else SIGINT) if stopped else 0

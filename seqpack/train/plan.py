@@ -13,6 +13,7 @@ from seqpack.core.errors import ConfigError
 from seqpack.models.load import ModelSpec, resolve_model
 from seqpack.models.lora import LoraSettings
 from seqpack.models.self_check import self_check
+from seqpack.options.context import ContextOptions
 from seqpack.options.train import (
     DEFAULT_EPOCHS,
     LoraOptions,
@@ -35,13 +36,14 @@ from seqpack.train.checks import (
     resolve_row_length,
     resolve_tokenizer,
 )
+from seqpack.train.context import attention_name, context_settings, make_planner, needs_parts, prices
 from seqpack.train.data import TrainData, open_data
 from seqpack.train.flops import ModelFlops
-from seqpack.train.loader import RowSchedule
+from seqpack.train.loader import BatchReader, RowSchedule
 from seqpack.train.loop import Evaluation
 from seqpack.train.loss import chunked_cross_entropy
 from seqpack.train.run_state import SavedStep, newest
-from seqpack.train.summary import RunSummary
+from seqpack.train.summary import ContextPrice, RunSummary
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +51,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from seqpack.cp.algorithms import Planner
+
 DTYPE_BYTES = {"bfloat16": 2, "float32": 4, "float64": 8}
+PRICED_BATCHES = 32
+"""Micro-batches that ``--dry-run`` prices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,7 @@ class TrainPlan:
     ranks: Ranks
     parallel: ParallelPlan
     lora: LoraSettings | None
+    context: Planner | None = None
 
     @property
     def result_folder(self) -> str:
@@ -87,6 +94,24 @@ class TrainPlan:
     def first_step(self) -> int:
         """Steps that are done already."""
         return self.saved.step if self.saved else 0
+
+    def reader(self) -> BatchReader:
+        """Rows of a micro-batch -> the whole of it."""
+        return BatchReader(
+            self.dataset,
+            self.isolation.mask,
+            self.data.pad_to,
+            self.row_length,
+            self.dataset.manifest.tokenizer.pad_token_id,
+            self.training.loss_reduction,
+        )
+
+    def context_prices(self) -> list[ContextPrice]:
+        """What each algorithm of context parallelism would cost for the first rows; empty without it."""
+        if self.context is None:
+            return []
+        first = (rows for step in self.schedule for rows in step.micro_batches)
+        return prices(self.context, map(self.reader(), islice(first, PRICED_BATCHES)))
 
     def summary(self) -> RunSummary:
         """What will run, to be shown before it does."""
@@ -121,11 +146,11 @@ class TrainPlan:
         )
 
     def _state_bytes(self) -> int:
-        """Weight, gradient and two moments of AdamW, in float32 at least; each rank of ``dp_shard`` holds its part.
+        """Weight, gradient and two moments of AdamW, in float32 at least; each rank of dp_shard x cp has a part.
 
         One process keeps bfloat16 weights beside their masters. With LoRA, what is trained is too little to count.
         """
-        width, shards = DTYPE_BYTES[self.dtype], self.parallel.dp_shard
+        width, shards = DTYPE_BYTES[self.dtype], self.parallel.dp_shard * self.parallel.cp
         wide = max(width, DTYPE_BYTES["float32"])
         kept = wide if shards > 1 else width
         full = 4 * wide + (width if shards == 1 and width < wide else 0)
@@ -140,6 +165,8 @@ class TrainPlan:
             notes.append(f"family {family} is not among those tested; a tiny copy gave the same packed as one by one")
         if getattr(self.model.config, "output_router_logits", False):
             notes.append(f"router loss: {self.model.config.router_aux_loss_coef:g} of it is part of the loss")
+        if self.attention.on_request:
+            notes.append(f"attention {self.attention.name} builds the whole mask: exact, and much slower than causal")
         if self.lora is not None:
             targets = ", ".join(self.lora.targets) or "every matrix of the layers"
             notes.append(f"LoRA of rank {self.lora.rank}, alpha {self.lora.alpha:g}, beside {targets}")
@@ -161,6 +188,7 @@ def prepare(
     parallel: ParallelOptions | None = None,
     lora: LoraOptions | None = None,
     ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+    context: ContextOptions = ContextOptions(),  # noqa: B008 - frozen
 ) -> TrainPlan:
     """Check the options against each other, the data set, the model directory and this machine.
 
@@ -182,6 +210,10 @@ def prepare(
     )
     if not spec.tested:
         self_check(spec.config, cpu_flash_attention, chunked_cross_entropy)
+    settings = context_settings(context, parallel_plan)
+    attention = _attention(
+        attention_name(context, run.attention), spec, backend, model.dtype, isolation, parts=needs_parts(settings)
+    )
     costs = dataset.costs(ModelFlops.of(spec.config)) if ranks.size > 1 else None
     tokenizer_dir = resolve_tokenizer(
         manifest.tokenizer, model.tokenizer, spec.directory, random_weights=spec.random_weights
@@ -199,16 +231,19 @@ def prepare(
         dtype=model.dtype,
         tokenizer_dir=tokenizer_dir,
         backend=backend,
-        attention=_attention(run.attention, spec, backend, model.dtype, isolation),
+        attention=attention,
         saved=newest(run.save) if run.resume else None,
         ranks=ranks,
         parallel=parallel_plan,
         lora=_lora(lora or LoraOptions()),
+        context=make_planner(settings, context, spec, parallel_plan, backend, attention, DTYPE_BYTES[model.dtype])
+        if settings is not None
+        else None,
     )
 
 
 def _attention(
-    name: str, spec: ModelSpec, backend: DeviceBackend, dtype: str, isolation: Isolation
+    name: str, spec: ModelSpec, backend: DeviceBackend, dtype: str, isolation: Isolation, *, parts: bool
 ) -> AttentionBackend:
     needs = AttentionNeeds(
         backend.device.type,
@@ -217,6 +252,7 @@ def _attention(
         head_size=spec.head_size,
         window=spec.has_window,
         grouped=spec.grouped_heads,
+        partial=parts,
     )
     return select_attention(name, BUILTIN_BACKENDS, needs)
 

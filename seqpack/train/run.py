@@ -26,8 +26,8 @@ from seqpack.train.checks import (
     METRICS_FILE,
     MODEL_FOLDER,
 )
+from seqpack.train.context import share_rows
 from seqpack.train.flops import ModelFlops, peak_flops
-from seqpack.train.loader import BatchReader
 from seqpack.train.loop import Progress, Saving, Trainer, train
 from seqpack.train.loss import chunked_cross_entropy
 from seqpack.train.metrics import JsonlSink, read_metrics
@@ -41,7 +41,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from torch.distributed.device_mesh import DeviceMesh
+
     from seqpack.hooks.specs import MetricSink
+    from seqpack.train.loop import ReadBatch
 
 
 def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
@@ -52,15 +55,17 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
     """
     ranks, save = plan.ranks, plan.run.save
     ranks.wait()  # all have looked at --save before the first one changes it
-    model = _model(plan)
+    mesh = plan.parallel.mesh(plan.backend.device.type) if ranks.size > 1 else None
+    model = _model(plan, mesh)
     trainer = Trainer(
         model,
         plan.schedule,
-        _reader(plan),
+        _reader(plan, mesh),
         _optimizer(model, plan.training),
         _rate(plan),
         plan.backend,
         ranks,
+        plan.parallel.row_share(ranks.rank),
         seed=plan.data.seed,
         describe=plan.dataset.describe,
         flops=ModelFlops.of(plan.model.config, adapters=_adapter_size(plan, model)).of_batch,
@@ -87,9 +92,9 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
     return replace(result, model_path=str(save / plan.result_folder))
 
 
-def _model(plan: TrainPlan) -> PackedLM:
+def _model(plan: TrainPlan, mesh: DeviceMesh | None) -> PackedLM:
     dtype: torch.dtype = getattr(torch, plan.dtype)
-    sharded = plan.ranks.size > 1
+    sharded = mesh is not None
     hf_model = build_model(
         plan.model, dtype=weight_dtype(dtype, sharded=sharded), backend=plan.backend, seed=plan.data.seed
     )
@@ -97,8 +102,8 @@ def _model(plan: TrainPlan) -> PackedLM:
         add_lora(hf_model, plan.lora)
     recompute(hf_model, plan.training.recompute_granularity)
     model = PackedLM(hf_model, plan.attention.load(), chunked_cross_entropy)
-    if sharded:
-        shard(model, plan.parallel, plan.parallel.mesh(plan.backend.device.type), dtype)
+    if mesh is not None:
+        shard(model, plan.parallel, mesh, dtype)
     return model
 
 
@@ -164,16 +169,11 @@ def _weight_files(plan: TrainPlan) -> dict[str, int]:
     return {} if folder is None else {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
 
 
-def _reader(plan: TrainPlan) -> BatchReader:
-    pad_token_id = plan.dataset.manifest.tokenizer.pad_token_id
-    return BatchReader(
-        plan.dataset,
-        plan.isolation.mask,
-        plan.data.pad_to,
-        plan.row_length,
-        pad_token_id,
-        plan.training.loss_reduction,
-    )
+def _reader(plan: TrainPlan, mesh: DeviceMesh | None) -> ReadBatch:
+    """Rows -> the batch that this rank computes."""
+    if plan.context is None or mesh is None:
+        return plan.reader()
+    return share_rows(plan.reader(), plan.context, mesh, plan.attention, plan.backend)
 
 
 def _optimizer(model: PackedLM, training: TrainOptions) -> Optimizer:

@@ -1,4 +1,5 @@
-"""FSDP2: every data-parallel rank holds a piece of each weight, gradients are summed in float32 on the way back.
+"""FSDP2: every rank that has tokens of its own holds a piece of each weight, gradients are summed in float32 on the way
+back. Ranks that share rows (context parallel) have different tokens, so they sum gradients like those that do not.
 
 The divide factor is 1: what a step divides by is known before its first backward. gloo has no averaging reduction
 either, so sums are asked for explicitly.
@@ -10,12 +11,11 @@ from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 if TYPE_CHECKING:
-    from torch.distributed.device_mesh import DeviceMesh
-
     from seqpack.models.packed import PackedLM
     from seqpack.runtime.parallel import ParallelPlan
 
@@ -26,14 +26,13 @@ def weight_dtype(dtype: torch.dtype, *, sharded: bool) -> torch.dtype:
 
 
 def shard(model: PackedLM, plan: ParallelPlan, mesh: DeviceMesh, dtype: torch.dtype) -> None:
-    """Shard ``model`` in place over the data-parallel axes: each layer by itself, the rest with the root.
+    """Shard ``model`` in place over the axes of data and context: each layer by itself, the rest with the root.
 
     Embedding and output layer stay gathered through a step: the loss reads the output weight outside its module.
     """
-    axes = ("dp_replicate", "dp_shard") if plan.dp_replicate > 1 else ("dp_shard",)
     narrow = dtype.itemsize < torch.float32.itemsize
     policy = MixedPrecisionPolicy(dtype, torch.float32, cast_forward_inputs=False) if narrow else MixedPrecisionPolicy()
-    settings: dict[str, Any] = {"mesh": mesh[axes], "mp_policy": policy}
+    settings: dict[str, Any] = {"mesh": _token_mesh(plan, mesh), "mp_policy": policy}
     for layer in layers_of(model):
         fully_shard(layer, **settings)
     fully_shard(model, **settings)
@@ -41,6 +40,14 @@ def shard(model: PackedLM, plan: ParallelPlan, mesh: DeviceMesh, dtype: torch.dt
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
+
+
+def _token_mesh(plan: ParallelPlan, mesh: DeviceMesh) -> DeviceMesh:
+    """The ranks that have tokens of their own: one axis to shard over, and before it that of replicas, if any."""
+    if plan.cp == 1:
+        return mesh["dp_replicate", "dp_shard"] if plan.dp_replicate > 1 else mesh["dp_shard"]
+    shards = mesh["dp_shard", "cp"]._flatten("dp_shard_cp")
+    return DeviceMesh._concatenate([mesh["dp_replicate"], shards]) if plan.dp_replicate > 1 else shards
 
 
 def layers_of(model: PackedLM) -> list[torch.nn.Module]:

@@ -45,6 +45,22 @@ class RunSummary:
 
 
 @dataclass(frozen=True, slots=True)
+class ContextPrice:
+    """An algorithm of context parallelism for the rows of a run, means over micro-batches, of attention in one layer.
+
+    ``bytes_sent`` is what the rank that sends most sends, forward and backward; ``balance`` is its work over the mean
+    work; ``seconds`` are reckoned, not measured; ``taken`` is the share of micro-batches for which ``auto`` takes it.
+    """
+
+    algorithm: str
+    bytes_sent: float
+    balance: float
+    worst_balance: float
+    seconds: float
+    taken: float
+
+
+@dataclass(frozen=True, slots=True)
 class TrainResult:
     """A finished run. ``first_loss`` and ``last_loss`` are means over a few steps. ``seconds`` are those of all
     steps, also of those before a resume; speeds count real tokens.

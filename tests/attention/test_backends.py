@@ -100,6 +100,37 @@ def test_flash_equals_reference_where_queries_and_keys_differ(
         torch.testing.assert_close(ours, wanted, atol=1e-11, rtol=0)
 
 
+@each_backend
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2)])
+def test_parts_of_the_keys_add_up_to_all_of_them(backend: AttentionBackend, heads: int, kv_heads: int) -> None:
+    """Two segments of 5 queries behind 4 and 7 keys: these keys as one part, the causal squares as another."""
+    assert backend.load_partial is not None
+    partial = backend.load_partial()
+    before, own = [4, 7], [5, 5]
+    q, k, v = qkv(heads, kv_heads, torch.float64, 10, 21)
+    whole, _ = reference_attention(q, k, v, cu_q=bounds(own), cu_k=bounds([9, 12]), scale=SCALE)
+    grad = torch.linspace(-1, 1, whole.numel(), dtype=torch.float64).view_as(whole)
+    expected = torch.autograd.grad(whole, (q, k, v), grad)
+    places = torch.arange(21).split([4, 5, 7, 5])
+    calls = [
+        (torch.cat([places[0], places[2]]), {"cu_q": bounds(own), "cu_k": bounds(before), "causal": False}),
+        (torch.cat([places[1], places[3]]), {"cu_q": bounds(own), "cu_k": bounds(own), "causal": True}),
+    ]
+    found = [torch.zeros_like(x) for x in (q, k, v)]
+    with torch.no_grad():
+        parts = [partial.forward(q, k[:, :, at], v[:, :, at], scale=SCALE, **call) for at, call in calls]  # type: ignore[arg-type]
+        lse = torch.logaddexp(parts[0][1], parts[1][1])
+        out = sum(torch.exp(part_lse - lse)[..., None] * part for part, part_lse in parts)
+        torch.testing.assert_close(out, whole, atol=1e-12, rtol=0)
+        for at, call in calls:
+            grads = partial.backward(grad, q, k[:, :, at], v[:, :, at], out, lse, scale=SCALE, **call)  # type: ignore[arg-type]
+            found[0] += grads[0]
+            found[1][:, :, at] += grads[1]
+            found[2][:, :, at] += grads[2]
+    for ours, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, wanted, atol=1e-12, rtol=0)
+
+
 @given(
     segments=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), min_size=1, max_size=3),
     window=st.none() | st.integers(1, 90),
@@ -123,7 +154,7 @@ def test_tiles_cover_the_mask(segments: list[tuple[int, int]], window: int | Non
 def test_the_operator_keeps_what_torch_asks_of_operators() -> None:
     cu = torch.from_numpy(bounds([3, 4]))
     inputs = qkv(4, 2, torch.float64, 7, 7)
-    torch.library.opcheck(cpu_varlen, (*inputs, cu, cu, SCALE, None))
+    torch.library.opcheck(cpu_varlen, (*inputs, cu, cu, SCALE, None, True))
 
 
 def test_flash_output_needs_no_copy_to_become_token_major() -> None:

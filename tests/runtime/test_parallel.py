@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from seqpack.core.errors import ConfigError
-from seqpack.runtime.parallel import ParallelPlan
+from seqpack.runtime.parallel import ParallelPlan, RowShare
 from seqpack.runtime.ranks import Ranks, ranks_of
 
 
@@ -26,11 +27,20 @@ def test_what_does_not_divide() -> None:
     assert raised.value.code == "SP601"
 
 
-@pytest.mark.parametrize("axis", ["cp", "tp", "pp"])
+@pytest.mark.parametrize("axis", ["tp", "pp"])
 def test_what_is_not_there_yet_is_refused(axis: str) -> None:
     with pytest.raises(ConfigError, match=f"--{axis} 2 is not there yet") as raised:
         ParallelPlan.of(4, **{axis: 2})
     assert raised.value.code == "SP602"
+
+
+def test_processes_that_share_rows_read_the_same() -> None:
+    plan = ParallelPlan(dp_replicate=2, dp_shard=2, cp=2, tp=2, pp=2)
+    shares = np.array([plan.row_share(rank) for rank in range(plan.world_size)], object).reshape(2, 4, 2, 2)
+    for place in np.ndindex(shares.shape):
+        pp, data, cp, tp = place
+        assert shares[place] == RowShare(data, 4, counts=(pp, cp, tp) == (0, 0, 0))
+    assert ParallelPlan().row_share(0) == RowShare()
 
 
 def test_in_words() -> None:

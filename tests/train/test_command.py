@@ -12,6 +12,8 @@ import pytest
 
 from seqpack.commands.train import train
 from seqpack.core.errors import DeviceError
+from seqpack.options.context import ContextOptions
+from seqpack.options.megatron import ArchitectureOptions, MegatronOptions, RefusedTrainOptions
 from seqpack.options.output import OutputOptions
 from seqpack.options.resolved import Resolved
 from seqpack.options.train import LoraOptions, ModelOptions, ParallelOptions, RunOptions, TrainDataOptions, TrainOptions
@@ -30,6 +32,10 @@ def run(data: Path, save: Path, *, dry_run: bool = False, nproc: int | None = No
         options,
         LoraOptions(),
         ParallelOptions(nproc=nproc),
+        ContextOptions(),
+        ArchitectureOptions(),
+        MegatronOptions(),
+        RefusedTrainOptions(),
         JSON,
     )
     train(*groups, resolved=Resolved("train", {}, {}))

@@ -48,15 +48,15 @@ def step_on(
     spec = resolve_model(f"tiny:{family}", vocab_size=VOCAB_SIZE)
     spec.config.tie_word_embeddings = tied
     model = PackedLM(build_model(spec, dtype=torch.float64, backend=CPU), cpu_flash_attention, chunked_cross_entropy)
+    plan = ParallelPlan.of(ranks.size, dp_replicate=replicate)
     if ranks.size > 1:
-        plan = ParallelPlan.of(ranks.size, dp_replicate=replicate)
         shard(model, plan, plan.mesh("cpu"), torch.float64)
     alone = [collate([row], MaskMode.BLOCK_CAUSAL, reduction=reduction) for row in ROWS]  # type: ignore[arg-type]
     targets, units = (np.array([getattr(batch, name) for batch in alone]) for name in ("num_targets", "loss_units"))
     batch = -(-len(ROWS) // micro) * micro
     schedule = RowSchedule(targets, global_batch_size=batch, micro_batch_size=micro, seed=0, epochs=1, loss_units=units)
     reader = BatchReader(ROWS, MaskMode.BLOCK_CAUSAL, reduction=reduction)  # type: ignore[arg-type]
-    part, batches, _ = accumulate_gradients(model, schedule[0], reader, CPU.device, ranks)
+    part, batches, _ = accumulate_gradients(model, schedule[0], reader, CPU.device, plan.row_share(ranks.rank))
     (loss,) = ranks.sum([part.item()], CPU.device)
     gradients = {name: whole(p.grad).numpy() for name, p in model.named_parameters() if p.grad is not None}
     return loss, len(batches), gradients
