@@ -488,6 +488,11 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "--strategy optimal plans with the solver HiGHS, which is an extra: nothing else needs it.",
         'pip install "seqpack-toolkit[optimal]"; --strategy exact comes close on most data without a solver.',
     ),
+    "SP509": Diagnostic(
+        "Ray is not installed",
+        "--ray hands the shards of the data to Ray, which is an extra: one machine, or srun and torchrun, need no Ray.",
+        'pip install "seqpack-toolkit[ray]" here and on the machines of the cluster, which need seqpack as well.',
+    ),
     # 6xx: several processes
     "SP601": Diagnostic(
         "the number of processes does not fit",

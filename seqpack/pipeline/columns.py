@@ -150,11 +150,11 @@ def write_columns(
     """
     found, length, is_compat = source.input, run.length, run.compat.compat != "none"
     check_kind(found.kind, found.handler, run.text, run.pack)
-    if run.work.is_share:
+    if run.work.is_share or run.work.ray:
         raise ConfigError(
             "SP030",
             f"{KINDS[found.kind]} cannot be made in shares",
-            help="leave out --shard-index, or give --num-shards 1 under srun and torchrun",
+            help="leave out --ray and --shard-index, or give --num-shards 1 under srun and torchrun",
         )
     if not is_compat:
         refuse_idle(

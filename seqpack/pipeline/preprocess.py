@@ -14,7 +14,6 @@ from seqpack.hooks.host import plugin_host
 from seqpack.hooks.specs import PackingStrategy
 from seqpack.io.manifest import Manifest
 from seqpack.io.packed import DataSetPaths, file_records
-from seqpack.io.shards import Shard
 from seqpack.options.check import refuse_idle
 from seqpack.options.compat import CompatOptions
 from seqpack.options.data import (
@@ -29,7 +28,7 @@ from seqpack.options.data import (
 from seqpack.packing.planning import check_strategy, cuts_samples, make_plan
 from seqpack.pipeline.columns import ColumnMaker, PairMaker, PromptMaker, write_columns
 from seqpack.pipeline.compat import mindspeed_maker, open_mindspeed_source
-from seqpack.pipeline.distribute import Advance
+from seqpack.pipeline.documents import DocumentSource
 from seqpack.pipeline.emit import emit
 from seqpack.pipeline.existing import unchanged_set
 from seqpack.pipeline.inputs import ResolvedInput, resolve_input
@@ -45,7 +44,7 @@ from seqpack.pipeline.output import (
     publish_set,
     tokenizer_record,
 )
-from seqpack.pipeline.parts import open_parts, saved_run
+from seqpack.pipeline.parts import PartStore, open_parts, parts_folder, saved_run
 from seqpack.pipeline.pregrouped import STRATEGY as PREGROUPED
 from seqpack.pipeline.pregrouped import check_pregrouped, group_plan
 from seqpack.pipeline.pretrain import preprocess_documents
@@ -53,7 +52,7 @@ from seqpack.pipeline.run import Run
 from seqpack.pipeline.sample_parts import SampleParts, make_sample_part
 from seqpack.pipeline.samples import SampleSource, check_length, check_loss
 from seqpack.pipeline.table import TokenSource, pieces_of_table
-from seqpack.pipeline.work import make_parts
+from seqpack.pipeline.work import MakePart, make_parts
 from seqpack.text.labels import Finding
 
 DEFAULT_WORK = WorkOptions()
@@ -94,6 +93,36 @@ def merge(options: MergeOptions, *, progress: Progress = no_progress, say: Say =
 
 def carry_out(run: Run) -> Result:
     """See ``preprocess``."""
+    found, strategy, run = _resolve(run)
+    if found.text_keys:
+        return preprocess_documents(found, run)
+    if found.kind != "sft":
+        return _preprocess_others(found, run)
+    return _preprocess_samples(found, strategy, run)
+
+
+def part_maker(run: Run) -> MakePart:
+    """Makes parts of a run that another process carries out, in the folder it has opened."""
+    found, strategy, run = _resolve(run)
+    store = PartStore(parts_folder(run.write.output_prefix), {})
+    if found.text_keys:
+        documents = DocumentSource.open(found, run.text, run.length, run.compat)
+        documents.choose_engine(run.text.tokenizer_engine)
+        return lambda shard, advance: documents.make_part(shard, store, advance)
+    source = _open(found, run)
+    source.choose_engine(run.text.tokenizer_engine)
+    return _sample_maker(source, strategy, run, store)
+
+
+def _sample_maker(source: SampleSource, strategy: Component[PackingStrategy], run: Run, store: PartStore) -> MakePart:
+    length = run.length
+    if cuts_samples(strategy) and run.pack.packs:
+        length = dataclasses.replace(length, seq_length=None)  # no sample is too long for it
+    return lambda shard, advance: make_sample_part(source.uncounted(), shard, length, store, advance)
+
+
+def _resolve(run: Run) -> tuple[ResolvedInput, Component[PackingStrategy], Run]:
+    """The input, the strategy, and the run with what follows from ``--compat``; all errors of the flags."""
     pack = run.pack
     check_length(run.length, packs=pack.packs)
     strategy = plugin_host().strategy(pack.strategy)
@@ -107,11 +136,7 @@ def carry_out(run: Run) -> Result:
         # MindSpeed-LLM drops without a limit; whoever asks for its bytes gets them, and a ledger that says so
         run = dataclasses.replace(run, length=dataclasses.replace(run.length, max_drop=1.0))
         found = mindspeed_input(found, run.input)
-    if found.text_keys:
-        return preprocess_documents(found, run)
-    if found.kind != "sft":
-        return _preprocess_others(found, run)
-    return _preprocess_samples(found, strategy, run)
+    return found, strategy, run
 
 
 def _open(found: ResolvedInput, run: Run) -> SampleSource:
@@ -136,16 +161,10 @@ def _preprocess_samples(found: ResolvedInput, strategy: Component[PackingStrateg
     tokenizer = tokenizer_record(source.tokenizer, source.eos_token_id, source.pad_token_id)
     if same := unchanged_set(paths, run, recipe, tokenizer, found.files):
         return DataSetResult(paths, same, sources=tuple(found.files), is_unchanged=True)
-    length = run.length
-    if cuts_samples(strategy) and run.pack.packs:
-        length = dataclasses.replace(length, seq_length=None)  # no sample is too long for it
     engine = source.choose_engine(run.text.tokenizer_engine)
     with open_parts(paths.prefix, run.part_settings(recipe, tokenizer), run) as store:
-
-        def make_part(shard: Shard, advance: Advance) -> int:
-            return make_sample_part(source.uncounted(), shard, length, store, advance)
-
-        made = make_parts(store, found.files, found.shards(), make_part, run=run, tokenizer=source.needed_by_workers)
+        make = _sample_maker(source, strategy, run, store)
+        made = make_parts(store, found.files, found.shards(), make, run=run, tokenizer=source.needed_by_workers)
         # not before the workers are forked: threads that an engine starts do not live on in them
         told = (engine, tuple(found.files), source.note, _findings(source))
         if run.leaves_parts:
