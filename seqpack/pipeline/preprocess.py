@@ -1,4 +1,7 @@
-"""``seqpack preprocess``: raw files to a data set on disk, packed or one sample per row."""
+"""``seqpack preprocess``: raw files to a data set on disk, packed or one sample per row.
+
+What only some data need is imported when they come: a small file should not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +29,11 @@ from seqpack.options.data import (
     WriteOptions,
 )
 from seqpack.packing.planning import check_strategy, cuts_samples, make_plan
-from seqpack.pipeline.columns import ColumnMaker, PairMaker, PromptMaker, write_columns
-from seqpack.pipeline.compat import mindspeed_maker, open_mindspeed_source
-from seqpack.pipeline.documents import DocumentSource
 from seqpack.pipeline.emit import emit
 from seqpack.pipeline.existing import unchanged_set
 from seqpack.pipeline.inputs import ResolvedInput, resolve_input
 from seqpack.pipeline.materialize import write_packs
 from seqpack.pipeline.mindspeed import document_index, subset_sizes
-from seqpack.pipeline.mindspeed_input import mindspeed_input
 from seqpack.pipeline.output import (
     DataSetResult,
     PartsResult,
@@ -47,7 +46,6 @@ from seqpack.pipeline.output import (
 from seqpack.pipeline.parts import PartStore, open_parts, parts_folder, saved_run
 from seqpack.pipeline.pregrouped import STRATEGY as PREGROUPED
 from seqpack.pipeline.pregrouped import check_pregrouped, group_plan
-from seqpack.pipeline.pretrain import preprocess_documents
 from seqpack.pipeline.run import Run
 from seqpack.pipeline.sample_parts import SampleParts, make_sample_part
 from seqpack.pipeline.samples import SampleSource, check_length, check_loss
@@ -95,6 +93,8 @@ def carry_out(run: Run) -> Result:
     """See ``preprocess``."""
     found, strategy, run = _resolve(run)
     if found.text_keys:
+        from seqpack.pipeline.pretrain import preprocess_documents
+
         return preprocess_documents(found, run)
     if found.kind != "sft":
         return _preprocess_others(found, run)
@@ -106,6 +106,8 @@ def part_maker(run: Run) -> MakePart:
     found, strategy, run = _resolve(run)
     store = PartStore(parts_folder(run.write.output_prefix), {})
     if found.text_keys:
+        from seqpack.pipeline.documents import DocumentSource
+
         documents = DocumentSource.open(found, run.text, run.length, run.compat)
         documents.choose_engine(run.text.tokenizer_engine)
         return lambda shard, advance: documents.make_part(shard, store, advance)
@@ -133,6 +135,8 @@ def _resolve(run: Run) -> tuple[ResolvedInput, Component[PackingStrategy], Run]:
     if found.pregrouped and not found.text_keys:
         check_pregrouped(pack, run.compat)
     if run.compat.compat == "mindspeed":
+        from seqpack.pipeline.mindspeed_input import mindspeed_input
+
         # MindSpeed-LLM drops without a limit; whoever asks for its bytes gets them, and a ledger that says so
         run = dataclasses.replace(run, length=dataclasses.replace(run.length, max_drop=1.0))
         found = mindspeed_input(found, run.input)
@@ -141,15 +145,21 @@ def _resolve(run: Run) -> tuple[ResolvedInput, Component[PackingStrategy], Run]:
 
 def _open(found: ResolvedInput, run: Run) -> SampleSource:
     if run.compat.compat == "mindspeed":
+        from seqpack.pipeline.compat import open_mindspeed_source
+
         return open_mindspeed_source(found, run.text, run.length, run.pack, run.compat)
     return SampleSource.open(found, run.text)
 
 
 def _preprocess_others(found: ResolvedInput, run: Run) -> Result:
     """Preference pairs or prompts."""
+    from seqpack.pipeline.columns import ColumnMaker, PairMaker, PromptMaker, write_columns
+
     source = _open(found, run)
     maker: ColumnMaker = PairMaker(source) if found.kind == "pairwise" else PromptMaker(source)
     if source.mindspeed is not None:
+        from seqpack.pipeline.compat import mindspeed_maker
+
         maker = mindspeed_maker(source)
     return write_columns(source, maker, run)
 

@@ -339,21 +339,26 @@ def count_row(ledger: Ledger, lost: Callable[[Loss], None], record: Record, item
 
 
 def _batches(blocks: Iterable[list[Row[Rendered]]], length: LengthOptions) -> Iterator[list[Row[Rendered]]]:
-    """The rows in batches; both bounds keep memory small, whatever the samples are like."""
+    """The rows in batches; both bounds, which a block may exceed, keep memory small, whatever the samples are like."""
     batch: list[Row[Rendered]] = []
     size = 0
     for block in blocks:
-        for row in block:
-            number, record, item = row
-            if not isinstance(item, str):
-                num_characters = item.num_characters
-                if num_characters > SAMPLE_CHARACTERS and (reason := check_size(num_characters, length, record.key)):
-                    row = (number, record, reason)
-                else:
-                    size += num_characters
-            batch.append(row)
-            if len(batch) >= SAMPLES_PER_BATCH or size >= CHARACTERS_PER_BATCH:
-                yield batch
-                batch, size = [], 0
+        sizes = [0 if isinstance(item, str) else item.num_characters for _, _, item in block]
+        if max(sizes, default=0) > SAMPLE_CHARACTERS:
+            block, sizes = _without_giants(block, sizes, length)
+        batch += block
+        size += sum(sizes)
+        if len(batch) >= SAMPLES_PER_BATCH or size >= CHARACTERS_PER_BATCH:
+            yield batch
+            batch, size = [], 0
     if batch:
         yield batch
+
+
+def _without_giants(
+    block: list[Row[Rendered]], sizes: list[int], length: LengthOptions
+) -> tuple[list[Row[Rendered]], list[int]]:
+    """The rows, with a reason instead of each sample that is too large to be encoded at all."""
+    reasons = [check_size(size, length, record.key) for (_, record, _), size in zip(block, sizes, strict=True)]
+    rows = [(number, record, reason or item) for (number, record, item), reason in zip(block, reasons, strict=True)]
+    return rows, [0 if reason else size for size, reason in zip(sizes, reasons, strict=True)]

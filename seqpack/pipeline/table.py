@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +60,8 @@ class TokenSource:
     sources: tuple[str, ...]
     has_parts: bool = False
     """Whether some of the samples are only pieces of what the data hold."""
-    _files: dict[int, list[FileIO]] = field(default_factory=dict, repr=False)
+    _files: dict[int, list[int]] = field(default_factory=dict, repr=False)
+    """Descriptors of the files of each chunk that is open."""
 
     def __len__(self) -> int:
         return len(self.table)
@@ -72,7 +72,7 @@ class TokenSource:
     def __exit__(self, *_: object) -> None:
         for files in self._files.values():
             for file in files:
-                file.close()
+                os.close(file)
         self._files.clear()
 
     def gather(self, pieces: Pieces, size: int, pad_token_id: int = 0) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -86,9 +86,10 @@ class TokenSource:
         views = [column.reshape(-1).view(np.uint8).data for column in columns]
         for chunk, start, length, place in pieces:
             begin, end = width * place, width * (place + length)
-            for file, view in zip(self._open(chunk), views, strict=True):
-                if os.preadv(file.fileno(), [view[begin:end]], width * start) != end - begin:
-                    raise DataError("SP103", f"{file.name} was cut off while it was read", help="run again")
+            for file, view in zip(self._files.get(chunk) or self._open(chunk), views):  # noqa: B905 - for every sample
+                if os.preadv(file, [view[begin:end]], width * start) != end - begin:
+                    files = ", ".join(map(str, self.chunks[chunk]))
+                    raise DataError("SP103", f"{files} was cut off while it was read", help="run again")
         ids, labels = columns[0].T if self._is_paired else columns
         return np.ascontiguousarray(ids), np.ascontiguousarray(labels)
 
@@ -96,11 +97,12 @@ class TokenSource:
     def _is_paired(self) -> bool:
         return bool(self.chunks) and len(self.chunks[0]) == 1
 
-    def _open(self, chunk: int) -> list[FileIO]:
-        if chunk not in self._files:
-            if len(self._files) >= MOST_OPEN:
-                self.__exit__()
-            self._files[chunk] = [FileIO(path) for path in self.chunks[chunk]]
+    def _open(self, chunk: int) -> list[int]:
+        if len(self._files) >= MOST_OPEN:
+            self.__exit__()
+        self._files[chunk] = []
+        for path in self.chunks[chunk]:
+            self._files[chunk].append(os.open(path, os.O_RDONLY))
         return self._files[chunk]
 
     @property
