@@ -6,6 +6,7 @@ What only some data need is imported when they come: a small file should not wai
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -52,6 +53,9 @@ from seqpack.pipeline.samples import SampleSource, check_length, check_loss
 from seqpack.pipeline.table import TokenSource, pieces_of_table
 from seqpack.pipeline.work import MakePart, make_parts
 from seqpack.text.labels import Finding
+
+if TYPE_CHECKING:
+    from seqpack.pipeline.columns import ColumnMaker
 
 DEFAULT_WORK = WorkOptions()
 NO_COMPAT = CompatOptions()
@@ -112,6 +116,12 @@ def part_maker(run: Run) -> MakePart:
         documents.choose_engine(run.text.tokenizer_engine)
         return lambda shard, advance: documents.make_part(shard, store, advance)
     source = _open(found, run)
+    if found.kind != "sft":
+        from seqpack.pipeline.columns import choose_column_engine, column_part_maker
+
+        maker = _column_maker(source)
+        choose_column_engine(source, maker, run.text.tokenizer_engine)
+        return column_part_maker(source, maker, run, store)
     source.choose_engine(run.text.tokenizer_engine)
     return _sample_maker(source, strategy, run, store)
 
@@ -153,15 +163,20 @@ def _open(found: ResolvedInput, run: Run) -> SampleSource:
 
 def _preprocess_others(found: ResolvedInput, run: Run) -> Result:
     """Preference pairs or prompts."""
-    from seqpack.pipeline.columns import ColumnMaker, PairMaker, PromptMaker, write_columns
+    from seqpack.pipeline.columns import write_columns
 
     source = _open(found, run)
-    maker: ColumnMaker = PairMaker(source) if found.kind == "pairwise" else PromptMaker(source)
+    return write_columns(source, _column_maker(source), run)
+
+
+def _column_maker(source: SampleSource) -> ColumnMaker:
     if source.mindspeed is not None:
         from seqpack.pipeline.compat import mindspeed_maker
 
-        maker = mindspeed_maker(source)
-    return write_columns(source, maker, run)
+        return mindspeed_maker(source)
+    from seqpack.pipeline.columns import PairMaker, PromptMaker
+
+    return PairMaker(source) if source.input.kind == "pairwise" else PromptMaker(source)
 
 
 def _preprocess_samples(found: ResolvedInput, strategy: Component[PackingStrategy], run: Run) -> Result:

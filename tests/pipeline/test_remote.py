@@ -19,7 +19,12 @@ from seqpack.pipeline import remote
 from .conftest import Runs
 
 ROW = {"instruction": "Say hello.", "input": "", "output": "Hello."}
-MODES = [{"handler": "alpaca"}, {"handler": "alpaca", "neat_pack": True, "seq_length": 64}, {"handler": "text"}]
+MODES = [
+    {"handler": "alpaca"},
+    {"handler": "alpaca", "neat_pack": True, "seq_length": 64},
+    {"handler": "text"},
+    {"handler": "pairwise"},
+]
 
 
 class RayError(Exception):
@@ -87,10 +92,15 @@ def ray(monkeypatch, tmp_path) -> FakeRay:
 
 @pytest.fixture
 def rows(write_jsonl) -> Path:
-    return write_jsonl([ROW | {"output": f"{n} times. " * (n % 5 + 1), "text": f"text {n}"} for n in range(40)])
+    return write_jsonl(
+        [
+            ROW | {"output": f"{n} times. " * (n % 5 + 1), "text": f"text {n}", "chosen": "Yes", "rejected": "No"}
+            for n in range(40)
+        ]
+    )
 
 
-@pytest.mark.parametrize("mode", MODES, ids=["plain", "neat", "text"])
+@pytest.mark.parametrize("mode", MODES, ids=["plain", "neat", "text", "pairs"])
 def test_the_bytes_are_those_of_one_process(ray, runs, rows, tmp_path, tokenizer_dir, mode):
     runs.preprocess(rows, **mode, workers=1)
     other = Runs(tmp_path / "other", tokenizer_dir)
@@ -140,9 +150,6 @@ def test_what_does_not_go_with_ray(ray, runs, write_jsonl, monkeypatch):
     with pytest.raises(ConfigError, match="--ray and --shard-index") as error:
         WorkOptions(ray=True, shard_index=0, num_shards=2)
     assert error.value.code == "SP030"
-    pair = {"instruction": "Hi", "input": "", "chosen": "Ho", "rejected": "No"}
-    with pytest.raises(ConfigError, match="cannot be made in shares"):
-        runs.preprocess(write_jsonl([pair]), handler="AlpacaStylePairwiseHandler", ray=True)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(DeviceError, match="not installed") as missing:
         runs.preprocess(write_jsonl([ROW]), ray=True)
