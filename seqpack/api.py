@@ -1,5 +1,6 @@
 """What plugins and scripts may rely on; everything else may move between minor versions."""
 
+from seqpack.convert.families import ATTENTION, MLP, Join, Part, Rule, WeightConverter, experts_under
 from seqpack.core.errors import (
     CheckpointError,
     ConfigError,
@@ -38,7 +39,9 @@ from seqpack.hooks.specs import (
 from seqpack.io.packed import PackedDataset
 
 __all__ = [
+    "ATTENTION",
     "IGNORE_INDEX",
+    "MLP",
     "SEQPACK_PLUGIN_API",
     "CheckpointError",
     "Component",
@@ -50,6 +53,7 @@ __all__ = [
     "DistributedError",
     "FormatError",
     "HandlerOptions",
+    "Join",
     "MaskMode",
     "Message",
     "MetricSink",
@@ -57,15 +61,19 @@ __all__ = [
     "PackedDataset",
     "PackedSequence",
     "PackingStrategy",
+    "Part",
     "PluginError",
     "Preference",
     "PromptTemplate",
     "Question",
     "RejectError",
+    "Rule",
     "Sample",
     "SeqpackError",
     "Span",
     "TextSample",
     "TokenizedSample",
+    "WeightConverter",
+    "experts_under",
     "hookimpl",
 ]

@@ -10,7 +10,9 @@ import pytest
 from seqpack import api
 
 FROZEN = [
+    "ATTENTION",
     "IGNORE_INDEX",
+    "MLP",
     "SEQPACK_PLUGIN_API",
     "CheckpointError",
     "Component",
@@ -22,6 +24,7 @@ FROZEN = [
     "DistributedError",
     "FormatError",
     "HandlerOptions",
+    "Join",
     "MaskMode",
     "Message",
     "MetricSink",
@@ -29,16 +32,20 @@ FROZEN = [
     "PackedDataset",
     "PackedSequence",
     "PackingStrategy",
+    "Part",
     "PluginError",
     "Preference",
     "PromptTemplate",
     "Question",
     "RejectError",
+    "Rule",
     "Sample",
     "SeqpackError",
     "Span",
     "TextSample",
     "TokenizedSample",
+    "WeightConverter",
+    "experts_under",
     "hookimpl",
 ]
 CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -15,6 +16,7 @@ from seqpack.hooks.host import PluginHost
 from seqpack.io.indexed import DTYPES
 from seqpack.io.manifest import Manifest, TokenizerRecord
 from seqpack.io.packed import COLUMNS, DataSetPaths, PieceIndex
+from seqpack.options.context import ContextOptions
 from seqpack.options.data import StrategyOptions
 from seqpack.options.field import flag_names
 from seqpack.text.template import template_keys
@@ -46,12 +48,28 @@ def test_the_shown_entry_point_is_that_of_the_example():
 
 
 @pytest.mark.parametrize(
-    "document", ["CONTRIBUTING.md", "CHANGELOG.md", "examples/acme-plugin/README.md", "templates/README.md"]
+    "document",
+    [
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "examples/acme-plugin/README.md",
+        "templates/README.md",
+        "seqpack/cp/README.md",
+    ],
 )
 def test_links_and_paths_lead_somewhere(document):
     path = ROOT / document
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), f"{document}: {target}"
+
+
+def test_every_algorithm_and_flag_of_context_parallelism_is_described():
+    text = (ROOT / "seqpack" / "cp" / "README.md").read_text(encoding="utf-8")
+    flags = [flag_names(field)[0] for field in dataclasses.fields(ContextOptions) if not field.name.startswith("use_")]
+    hints = get_type_hints(ContextOptions)
+    names = re.findall(r"'([\w-]+)'", f"{hints['context_parallel_algo']} {hints['cp_plan']}")
+    assert len(names) > 12
+    assert [word for word in (*flags, *(f"`{name}`" for name in names)) if word not in text] == []
 
 
 def test_every_template_and_key_of_one_is_described():

@@ -9,6 +9,7 @@ from seqpack.core.types import MaskMode
 
 if TYPE_CHECKING:
     from seqpack.attention.contract import PartialAttention, VarlenAttention
+    from seqpack.attention.npu import NpuAttention
 
 
 def _load_cpu_flash() -> VarlenAttention:
@@ -47,6 +48,14 @@ def _load_flash_attn() -> VarlenAttention:
     return flash_attn_attention
 
 
+def _load_npu() -> NpuAttention:
+    import torch
+
+    from seqpack.attention.npu import NpuAttention
+
+    return NpuAttention(torch.ops.npu)
+
+
 def _missing_torch_varlen() -> str:
     from seqpack.attention.cuda import missing_torch_varlen
 
@@ -57,6 +66,12 @@ def _missing_flash_attn() -> str:
     from seqpack.attention.cuda import missing_flash_attn
 
     return missing_flash_attn()
+
+
+def _missing_npu() -> str:
+    from seqpack.attention.npu import missing_npu_attention
+
+    return missing_npu_attention()
 
 
 BUILTIN_BACKENDS = (
@@ -87,6 +102,16 @@ BUILTIN_BACKENDS = (
         max_head_size=256,
         head_size_multiple=8,
         missing=_missing_flash_attn,
+    ),
+    AttentionBackend(
+        name="npu",
+        devices=frozenset({"npu"}),
+        dtypes=frozenset({"bfloat16", "float16", "float32"}),
+        masks=frozenset(MaskMode),
+        load=_load_npu,
+        max_head_size=768,
+        missing=_missing_npu,
+        load_partial=_load_npu,
     ),
     AttentionBackend(
         name="reference",

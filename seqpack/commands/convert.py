@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from seqpack.core.errors import DeviceError
-from seqpack.options.convert import ConvertOptions
+from seqpack.options.convert import ConvertOptions, IgnoredConvertOptions, MegatronOptions, RefusedConvertOptions
 from seqpack.options.output import OutputOptions
 
 if TYPE_CHECKING:
@@ -14,55 +13,80 @@ if TYPE_CHECKING:
     from seqpack.convert.convert import ConvertReport
 
 
-def convert(convert: ConvertOptions, output: OutputOptions) -> None:
+def convert(
+    convert: ConvertOptions,
+    megatron: MegatronOptions,
+    ignored: IgnoredConvertOptions,
+    refused: RefusedConvertOptions,
+    output: OutputOptions,
+) -> None:
     """Convert weights between Hugging Face and Megatron-core, bit for bit.
 
-    Llama and Qwen2 (Qwen2.5), to one rank (TP 1, PP 1) of Megatron's legacy
-    format. The checkpoint keeps the model's config and tokenizer in hf/, so that
-    the way back needs nothing else. Where the output already is a model, the way
-    back writes to mg2hg/ inside it.
+    Llama, Qwen2 (Qwen2.5), Qwen3, Mistral, Qwen3-MoE and Mixtral, to and from
+    any split over tensor, pipeline and expert parallel ranks. A checkpoint keeps
+    the model's config and tokenizer in hf/, so that the way back needs nothing
+    else. Where the output already is a model, the way back writes to mg2hg/
+    inside it. --to mcore of a Megatron checkpoint splits it anew.
 
     Examples:
       seqpack convert Qwen2.5-0.5B --to mcore -o qwen-mcore
-      seqpack convert qwen-mcore --to hf -o qwen-trained
+      seqpack convert Qwen2.5-7B --to mcore --tp 4 --pp 2 -o qwen-tp4-pp2
+      seqpack convert qwen-tp4-pp2 --to hf -o qwen-trained --check
       seqpack convert trained-mcore --to hf --hf-dir Qwen2.5-0.5B -o qwen-trained --max-shard-size 2GB
     """
+    from seqpack.convert.convert import convert_weights
+    from seqpack.convert.request import Request
     from seqpack.report.console import Console
 
-    try:
-        from seqpack.convert.convert import convert_weights
-    except ModuleNotFoundError as error:
-        if error.name not in ("torch", "safetensors"):
-            raise
-        raise DeviceError(
-            "SP502", f"convert needs {error.name}, which is not installed", help='pip install "seqpack-toolkit[train]"'
-        ) from error
     console = Console(output)
-    report = convert_weights(convert, console.progress)
+    for note in ignored.notes():
+        console.note(note)
+    report = convert_weights(Request(convert, megatron, ignored, refused), console.progress)
     for note in report.notes:
         console.note(note)
-    console.print(_table(report))
-    console.note(f"wrote {report.output}")
-    console.result(
-        {
-            "output": str(report.output),
-            "family": report.family,
-            "tensors": report.num_tensors,
-            "bytes": report.num_bytes,
-            "dtypes": list(report.dtypes),
-            "seconds": round(report.seconds, 3),
-            "verified": report.verified,
-            "notes": list(report.notes),
-        }
-    )
+    if report.unchecked:
+        console.warn("SP135", report.unchecked)
+    if report.num_tensors:
+        console.print(_table(report))
+    if report.check is not None:
+        console.note(
+            f"logits of source and output differ by at most {report.check.largest_difference:.3g} "
+            f"(largest logit {report.check.largest_logit:.3g})"
+        )
+    if report.is_dry_run:
+        console.note(f"dry run: nothing was written to {report.output}")
+    else:
+        console.note(f"wrote {report.output}")
+    console.result(_result(report))
+
+
+def _result(report: ConvertReport) -> dict[str, Any]:
+    """What ``--json`` prints."""
+    check = report.check
+    return {
+        "output": str(report.output),
+        "family": report.family,
+        "source_split": report.source_split or None,
+        "split": report.split or None,
+        "tensors": report.num_tensors,
+        "bytes": report.num_bytes,
+        "dtypes": list(report.dtypes),
+        "seconds": round(report.seconds, 3),
+        "dry_run": report.is_dry_run,
+        "verified": report.verified,
+        "largest_logit_difference": None if check is None else check.largest_difference,
+        "notes": list(report.notes),
+    }
 
 
 def _table(report: ConvertReport) -> Table:
     from rich.table import Table
 
-    table = Table("family", "tensors", "bytes", "dtype", "time", "verified")
+    table = Table("family", "from", "to", "tensors", "bytes", "dtype", "time", "verified")
     table.add_row(
         report.family,
+        report.source_split or "Hugging Face",
+        report.split or "Hugging Face",
         f"{report.num_tensors:,}",
         f"{report.num_bytes:,}",
         ", ".join(report.dtypes),

@@ -28,6 +28,7 @@ def plugins(output: OutputOptions) -> None:
         "templates": host.templates,
         "strategies": host.strategies,
         "metric sinks": host.metric_sinks,
+        "weight converters": host.weight_converters,
     }
     console.print(component_table(registries), plugin_table(host.reports))
     for report in host.reports:

@@ -115,12 +115,11 @@ def _measure_set(
         words = ("seqpack", "show", prefix)
     _report(result, forecast, console, command_line(*words))
     if result.longest:
-        longer = int(result.layouts[-1].cut_samples)
         key, tokens = result.longest[0]
         console.warn(
             "SP108",
-            f"{count(longer, 'sample')} would not fit --seq-length {result.seq_length:,}; the longest, {key}, has "
-            f"{tokens:,} tokens",
+            f"{count(result.num_longer, 'sample')} would not fit --seq-length {result.seq_length:,}; "
+            f"the longest, {key}, has {tokens:,} tokens",
         )
     console.result(result.to_dict())
 

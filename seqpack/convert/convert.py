@@ -1,42 +1,47 @@
-"""Convert a model between Hugging Face's layout and Megatron-core's, exactly, one tensor at a time."""
+"""Convert a model between Hugging Face's layout and Megatron-core's, exactly, a block of bytes at a time."""
 
 from __future__ import annotations
 
-import re
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isnan
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from seqpack import __version__
-from seqpack.convert.dims import ModelDims, read_config, read_dims, read_rope
-from seqpack.convert.families import EMBEDDING, HEAD, Family, Parameter, find_family, parameters
-from seqpack.convert.huggingface import CONFIG, HuggingFaceModel, copy_small_files, same_bytes, write_safetensors
-from seqpack.convert.mapping import AsHuggingFace, AsMegatron, TensorSource, check_parameters
-from seqpack.convert.megatron import (
-    RANK_FILE,
-    TRACKER,
-    MegatronCheckpoint,
-    find_rank_file,
-    iteration_folder,
-    tracker_text,
-    write_checkpoint,
+from seqpack.convert.check import LogitCheck, Weights, check_logits
+from seqpack.convert.copying import compare, fill, total_bytes
+from seqpack.convert.dims import read_rope
+from seqpack.convert.dtypes import DType
+from seqpack.convert.huggingface import CONFIG, copy_small_files, set_dtype
+from seqpack.convert.layouts import TRACKER, Draft, iteration_folder, tracker_text
+from seqpack.convert.output import huggingface_target as output_directory
+from seqpack.convert.output import refuse_existing, write_manifest, written_aside
+from seqpack.convert.plan import Held, Plan, make_plan
+from seqpack.convert.request import Request, check_request, check_source
+from seqpack.convert.source import (
+    SMALL_FILES_FOLDER,
+    Source,
+    is_megatron,
+    open_huggingface,
+    open_megatron,
+    way_back_inside,
 )
-from seqpack.convert.megatron_args import check_args, make_args
-from seqpack.convert.output import huggingface_target, refuse_existing, write_manifest, written_aside
-from seqpack.convert.verify import verify
-from seqpack.core.errors import CheckpointError, ConfigError
+from seqpack.convert.target import Target, huggingface_target, megatron_target, target_dtypes
+from seqpack.convert.tensors import Key
+from seqpack.convert.verify import in_model_directory, verify
+from seqpack.core.errors import CheckpointError, ConfigError, DeviceError
 from seqpack.core.progress import Progress, no_progress
-from seqpack.options.convert import ConvertOptions, parse_size
-
-SMALL_FILES_FOLDER = "hf"
-"""Inside a Megatron checkpoint: config and tokenizer of the model, which the way back needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConvertReport:
-    """What was done; ``num_tensors`` and ``num_bytes`` count what was written, ``notes`` what was left out and why."""
+    """What was done; ``num_tensors`` and ``num_bytes`` count what was written, ``notes`` what was left out and why.
+
+    ``source_split`` and ``split`` say how a Megatron checkpoint is split; empty for a Hugging Face directory.
+    """
 
     output: Path
     family: str
@@ -46,166 +51,238 @@ class ConvertReport:
     seconds: float
     verified: bool
     notes: tuple[str, ...]
+    source_split: str = ""
+    split: str = ""
+    is_dry_run: bool = False
+    check: LogitCheck | None = None
+    unchecked: str = ""
+    """What a dry run could not look at, because it is not on this machine."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Model:
-    """A model directory's config and what follows from it."""
+def convert_weights(request: Request, progress: Progress = no_progress) -> ConvertReport:
+    """Read ``request.options.source``, write the other layout, read it back, publish it.
 
-    config: dict[str, Any]
-    family: Family
-    dims: ModelDims
-    plan: tuple[Parameter, ...]
-
-    @classmethod
-    def read(cls, folder: Path) -> _Model:
-        config = read_config(folder)
-        family, dims = find_family(config), read_dims(config)
-        return cls(config, family, dims, tuple(parameters(family, dims)))
-
-
-def convert_weights(options: ConvertOptions, progress: Progress = no_progress) -> ConvertReport:
-    """Read ``options.source``, write the other layout, read it back, publish it.
-
-    Raises ConfigError and CheckpointError before anything is written, except SP408 (verification), which publishes
-    nothing. DeviceError (SP503) if the disk is full.
+    Raises ConfigError and CheckpointError before anything is written, except SP408 (verification) and SP412 (a number
+    too large for its new type), which publish nothing. DeviceError (SP503) if the disk is full.
     """
-    return _to_megatron(options, progress) if options.to == "mcore" else _to_huggingface(options, progress)
-
-
-def _to_megatron(options: ConvertOptions, progress: Progress) -> ConvertReport:
     started = perf_counter()
-    model = _Model.read(options.source)
-    refuse_existing(options.output, overwrite=options.overwrite)
-    source = HuggingFaceModel(options.source)
-    dropped = _rotary_tensors(source) | _tied_head(source, model.dims, EMBEDDING.parts[0].name, HEAD.parts[0].name)
-    expected = {name: shape for p in model.plan for name, shape in zip(p.huggingface, p.shapes, strict=True)}
-    _check(source, expected, dropped, str(options.source))
-    tensors = AsMegatron(source, model.plan, model.dims)
-    args = make_args(model.config, model.family, model.dims, tensors.specs[EMBEDDING.megatron].dtype)
-
-    with written_aside(options.output, last=TRACKER, keep=options.source) as folder:
-        path = folder / iteration_folder(release=options.release) / RANK_FILE
-        path.parent.mkdir(parents=True)
-        with progress("write", len(tensors.specs), "tensors") as advance:
-            write_checkpoint(tensors, path, args=args, iteration=0 if options.release else 1, advance=advance)
-        copy_small_files(options.source, folder / SMALL_FILES_FOLDER)
-        digests = _verify(source, MegatronCheckpoint(path), model.dims, dropped, progress) if options.verify else {}
-        write_manifest(folder, TRACKER, _facts(options, model, digests))
-        (folder / TRACKER).write_text(tracker_text(release=options.release), encoding="utf-8")
-    notes = (*_left_out(dropped), *_rope_note(model.config))
-    return _report(options.output, model, tensors, started, options.verify, notes)
-
-
-def _to_huggingface(options: ConvertOptions, progress: Progress) -> ConvertReport:
-    started = perf_counter()
-    rank_file = find_rank_file(options.source)
-    small_files = _find_small_files(options, rank_file)
-    model = _Model.read(small_files)
-    target = huggingface_target(options.output)
-    refuse_existing(target, overwrite=options.overwrite)
-    source = MegatronCheckpoint(rank_file)
-    check_args(source.args, model.dims)
-    dropped = _tied_head(source, model.dims, EMBEDDING.megatron, HEAD.megatron)
-    _check(source, {p.megatron: p.shape for p in model.plan}, dropped, str(rank_file))
-    tensors = AsHuggingFace(source, model.plan, model.dims)
-
-    with written_aside(target, last=CONFIG, keep=options.source) as folder:
-        with progress("write", len(tensors.specs), "tensors") as advance:
-            write_safetensors(tensors, folder, max_shard_bytes=parse_size(options.max_shard_size), advance=advance)
-        copy_small_files(small_files, folder)
-        digests = _verify(HuggingFaceModel(folder), source, model.dims, dropped, progress) if options.verify else {}
-        write_manifest(folder, CONFIG, _facts(options, model, digests))
-    return _report(target, model, tensors, started, options.verify, _left_out(dropped))
+    options = request.options
+    check_request(request)
+    if options.dry_run and not way_back_inside(options.source).exists():
+        return _only_flags(request)
+    source = open_source(request)
+    check_source(request, source)
+    output = options.output if options.to_megatron else output_directory(options.output)
+    if not options.dry_run:
+        refuse_existing(output, overwrite=options.overwrite)
+    target = megatron_target(request, source) if options.to_megatron else huggingface_target(options, source.model)
+    plan = make_plan(source.tensors, target.tensors)
+    dtypes = target_dtypes(plan, source.places, options.params_dtype)
+    report = _report(request, source, target, dtypes, output)
+    if options.dry_run:
+        return replace(report, seconds=perf_counter() - started)
+    _refuse_full_disk(output, report.num_bytes)
+    _compare_repeats(plan, source, progress)
+    check = _write(request, source, target, plan, dtypes, output, progress)
+    return replace(report, seconds=perf_counter() - started, verified=options.verify, check=check)
 
 
-def _find_small_files(options: ConvertOptions, rank_file: Path) -> Path:
-    """Where config.json and the tokenizer come from on the way back; ConfigError (SP407) if there is no such place."""
-    if options.hf_dir is not None:
-        return options.hf_dir
-    save = rank_file.parents[2]
+def open_source(request: Request) -> Source:
+    """The model at ``--load-dir``; CheckpointError if there is none, or it is not what ``--load-model-type`` says."""
+    options = request.options
+    folder = way_back_inside(options.source)
+    found = is_megatron(folder)
+    if options.load_model_type is not None and folder.is_dir() and found != (options.load_model_type == "mg"):
+        raise ConfigError(
+            "SP413",
+            f"--load-model-type {options.load_model_type}, but {folder} is "
+            f"{'a Megatron checkpoint' if found else 'no Megatron checkpoint'}",
+            help="leave the flag out, or name the right directory with --load-dir",
+        )
+    if not found and options.to_megatron:
+        return open_huggingface(folder, weights_may_be_absent=options.dry_run)
+    small_files = [options.hf_dir] if options.hf_dir is not None else []
     # MindSpeed-LLM's users name the original model directory as --save-dir, for this very purpose
-    for folder in (save / SMALL_FILES_FOLDER, options.output):
-        if (folder / CONFIG).is_file():
-            return folder
-    raise ConfigError(
-        "SP407",
-        f"{save} has no {SMALL_FILES_FOLDER}/{CONFIG}, so the model's config and tokenizer are unknown",
-        help="give the directory of the original model with --hf-dir",
-    )
+    fallback = [] if options.to_megatron else [options.output]
+    return open_megatron(folder, small_files, fallback, need_config=not options.to_megatron)
 
 
-def _rotary_tensors(source: HuggingFaceModel) -> set[str]:
-    """Tables that old versions of transformers stored; they follow from the config."""
-    return {
-        name for name in source.specs if re.fullmatch(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq", name)
-    }
+def _write(
+    request: Request,
+    source: Source,
+    target: Target,
+    plan: Plan,
+    dtypes: Mapping[Key, DType],
+    output: Path,
+    progress: Progress,
+) -> LogitCheck | None:
+    """Fill, verify and publish the output; gives what ``--check`` found."""
+    options = request.options
+    last = TRACKER if options.to_megatron else CONFIG
+    with written_aside(output, last=last, keep=source.root) as folder:
+        inside = folder / iteration_folder(release=options.release) if options.to_megatron else folder
+        inside.mkdir(exist_ok=True)
+        draft, checksums = _fill(source, target, plan, dtypes, inside, progress)
+        if source.small_files is not None:
+            copy_small_files(source.small_files, folder / SMALL_FILES_FOLDER if options.to_megatron else folder)
+            if not options.to_megatron:
+                set_dtype(folder, dtypes.values())
+        digests = _verify(source, target, draft, progress) if options.verify else {}
+        check = _check(source, target, draft, progress) if options.check else None
+        crc32 = {f"{draft.places[key].path.relative_to(folder)}:{key.name}": crc for key, crc in checksums.items()}
+        write_manifest(folder, last, _facts(request, source, target) | {"sha256": digests, "crc32": crc32})
+        if options.to_megatron:
+            (folder / TRACKER).write_text(tracker_text(release=options.release), encoding="utf-8")
+    return check
 
 
-def _tied_head(source: TensorSource, dims: ModelDims, embedding: str, head: str) -> set[str]:
-    """The head of a tied model, if it is stored although it is the embedding; CheckpointError (SP405) if it is not."""
-    if not dims.tied or head not in source.specs or embedding not in source.specs:
-        return set()
-    if not same_bytes(source.read(head), source.read(embedding)):
+def _fill(
+    source: Source, target: Target, plan: Plan, dtypes: Mapping[Key, DType], folder: Path, progress: Progress
+) -> tuple[Draft, dict[Key, int]]:
+    draft = target.create(folder, dtypes)
+    with progress("write", total_bytes(draft.places.values()), "bytes") as advance:
+        checksums = fill(plan, source.places, draft.places, advance)
+    draft.close(checksums)
+    return draft, checksums
+
+
+def _verify(source: Source, target: Target, draft: Draft, progress: Progress) -> dict[str, str]:
+    """Digests of all Hugging Face tensors, each compared with the source; see ``verify.verify``."""
+    total = total_bytes(source.places.values())
+    with progress("verify", total, "bytes") as advance:
+        return verify(source.model, *_weights(source, target, draft), advance)
+
+
+def _check(source: Source, target: Target, draft: Draft, progress: Progress) -> LogitCheck:
+    """The check; CheckpointError SP408 if no type was changed and the logits still differ."""
+    if source.small_files is None:
+        raise ConfigError(
+            "SP407",
+            f"--check needs config.json, and {source.root} has no {SMALL_FILES_FOLDER}/{CONFIG}",
+            help="give the directory of the original model with --hf-dir",
+        )
+    with progress("check"):
+        check = check_logits(source.model, source.small_files, *_weights(source, target, draft))
+    is_same_type = {place.dtype for place in source.places.values()} == {p.dtype for p in draft.places.values()}
+    if isnan(check.largest_difference) or (is_same_type and check.largest_difference > 0):
+        raise CheckpointError(
+            "SP408",
+            f"logits of source and output differ by up to {check.largest_difference:.3g}",
+            help="nothing was published; report this with the model's name",
+        )
+    return check
+
+
+def _weights(source: Source, target: Target, draft: Draft) -> tuple[Weights, Weights]:
+    model = source.model
+    original = source.layout.find(model, source.form) if source.layout and source.form else in_model_directory(model)
+    written = target.layout.find(model, target.form) if target.layout and target.form else in_model_directory(model)
+    return (original, source.places), (written, draft.places)
+
+
+def _compare_repeats(plan: Plan, source: Source, progress: Progress) -> None:
+    """CheckpointError if parts of the source that must be equal are not: SP405 for a tied head, SP411 for ranks."""
+    with progress("compare", sum(held.place.rows for held, _ in plan.repeats), "rows"):
+        different = compare(plan, source.places)
+    if not different:
+        return
+    one, other = different[0]
+    if _is_head(one) != _is_head(other):
         raise CheckpointError(
             "SP405",
-            f"config.json says tie_word_embeddings, but {head} differs from {embedding}",
+            f"config.json says tie_word_embeddings, but {one.key.name} differs from {other.key.name}",
             help='if they were trained apart, set "tie_word_embeddings": false in config.json',
         )
-    return {head}
-
-
-def _check(source: TensorSource, expected: Mapping[str, tuple[int, ...]], dropped: set[str], where: str) -> None:
-    found = {name: spec for name, spec in source.specs.items() if name not in dropped}
-    lacks_head = {HEAD.megatron, HEAD.parts[0].name} & (expected.keys() - found.keys())
-    hint = 'if the head shares the embedding, set "tie_word_embeddings": true in config.json' if lacks_head else ""
-    check_parameters(expected, found, where=where, hint=hint)
-
-
-def _verify(
-    model: HuggingFaceModel, checkpoint: MegatronCheckpoint, dims: ModelDims, dropped: set[str], progress: Progress
-) -> dict[str, str]:
-    with progress("verify", len(model.specs), "tensors") as advance:
-        return verify(model, checkpoint, dims, without=dropped, advance=advance)
-
-
-def _left_out(dropped: set[str]) -> tuple[str, ...]:
-    tables = sum(name.endswith("inv_freq") for name in dropped)
-    notes = [f"left out {tables} rotary inv_freq tables: they follow from the config"] if tables else []
-    notes += [f"left out {name}: it equals the embedding" for name in sorted(dropped) if not name.endswith("inv_freq")]
-    return tuple(notes)
-
-
-def _rope_note(config: dict[str, Any]) -> tuple[str, ...]:
-    rope = read_rope(config)
-    if rope.is_known_to_megatron:
-        return ()
-    return (
-        f"rotary scaling {rope.kind!r} of config.json has no place in Megatron's args: give it to the training run",
+    raise CheckpointError(
+        "SP411",
+        f"{one.key} and {other.key} should be equal and are not"
+        + (f" (and {len(different) - 1} more such pairs)" if len(different) > 1 else ""),
+        help="files of two checkpoints are mixed, or ranks drifted apart in training: save it again from one run",
     )
 
 
-def _facts(options: ConvertOptions, model: _Model, digests: dict[str, str]) -> dict[str, Any]:
-    return {
-        "seqpack_version": __version__,
-        "source": str(options.source.resolve()),
-        "to": options.to,
-        "family": model.family.architecture,
-        "verified": options.verify,
-        "sha256": digests,
-    }
+def _is_head(held: Held) -> bool:
+    return held.key.name.endswith(("lm_head.weight", "output_layer.weight"))
+
+
+def _refuse_full_disk(output: Path, num_bytes: int) -> None:
+    """DeviceError SP503 if the files cannot fit; they would be written for a long time before that shows."""
+    parent = next(folder for folder in (output, *output.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(parent).free
+    if num_bytes > free:
+        raise DeviceError(
+            "SP503",
+            f"{output} would take {num_bytes:,} bytes, {free:,} are free",
+            help="free some space or choose another directory with -o; nothing was written",
+        )
+
+
+def _only_flags(request: Request) -> ConvertReport:
+    """Of a dry run on a machine that has not got the source."""
+    options = request.options
+    return ConvertReport(
+        output=options.output,
+        family=options.model_type_hf or "?",
+        num_tensors=0,
+        num_bytes=0,
+        dtypes=(),
+        seconds=0.0,
+        verified=False,
+        notes=(),
+        is_dry_run=True,
+        unchecked=f"{options.source} is not on this machine: only the flags were checked",
+    )
 
 
 def _report(
-    output: Path, model: _Model, tensors: TensorSource, started: float, verified: bool, notes: tuple[str, ...]
+    request: Request, source: Source, target: Target, dtypes: Mapping[Key, DType], output: Path
 ) -> ConvertReport:
     return ConvertReport(
         output=output,
-        family=model.family.architecture,
-        num_tensors=len(tensors.specs),
-        num_bytes=sum(spec.num_bytes for spec in tensors.specs.values()),
-        dtypes=tuple(sorted({str(spec.dtype).removeprefix("torch.") for spec in tensors.specs.values()})),
-        seconds=perf_counter() - started,
-        verified=verified,
-        notes=notes,
+        family=source.model.converter.architectures[0],
+        num_tensors=len(target.tensors),
+        num_bytes=sum(tensor.num_elements * dtypes[tensor.key].size for tensor in target.tensors),
+        dtypes=tuple(sorted({dtype.torch for dtype in dtypes.values()})),
+        seconds=0.0,
+        verified=False,
+        notes=(*source.notes, *_notes(source, target)),
+        source_split=str(source.form.split) if source.form else "",
+        split=str(target.form.split) if target.form else "",
+        is_dry_run=request.options.dry_run,
+        unchecked="" if source.has_weights else f"{source.root} has no weights: they were planned from {CONFIG}",
     )
+
+
+def _notes(source: Source, target: Target) -> list[str]:
+    notes = []
+    dims, form = source.model.dims, target.form
+    if form is None:
+        if source.form is not None and source.form.vocab_rows > dims.vocab_size:
+            notes.append(f"left out {source.form.vocab_rows - dims.vocab_size} rows that only filled up the vocabulary")
+        return notes
+    if form.vocab_rows > dims.vocab_size:
+        notes.append(
+            f"the vocabulary was filled up from {dims.vocab_size:,} to {form.vocab_rows:,} rows: "
+            f"train with --padded-vocab-size {form.vocab_rows}"
+        )
+    if form.split.tp > dims.num_groups:
+        notes.append(
+            f"TP {form.split.tp} cuts through {dims.num_groups} key-value heads: megatron-core 0.16 or later reads that"
+        )
+    rope = read_rope(dict(source.config))
+    if not rope.is_known_to_megatron:
+        notes.append(
+            f"rotary scaling {rope.kind!r} of config.json has no place in Megatron's args: give it to the training run"
+        )
+    return notes
+
+
+def _facts(request: Request, source: Source, target: Target) -> dict[str, Any]:
+    return {
+        "seqpack_version": __version__,
+        "source": str(source.root.resolve()),
+        "to": "mcore" if request.options.to_megatron else "hf",
+        "family": source.model.converter.architectures[0],
+        "split": str(target.form.split) if target.form else None,
+        "verified": request.options.verify,
+    }

@@ -24,6 +24,13 @@ class ModelDims:
     num_groups: int
     head_dim: int
     tied: bool
+    num_experts: int = 0
+    expert_ffn_size: int = 0
+    dense_layers: frozenset[int] = frozenset()
+    """Layers without experts in a model that has experts."""
+
+    def has_experts(self, layer: int) -> bool:
+        return self.num_experts > 0 and layer not in self.dense_layers
 
     @property
     def heads_per_group(self) -> int:
@@ -69,8 +76,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def read_dims(config: dict[str, Any]) -> ModelDims:
+def read_dims(config: dict[str, Any], *, experts: bool = False) -> ModelDims:
     """The sizes in a config; a null ``head_dim`` or ``num_key_value_heads`` means what transformers makes of it.
+
+    ``experts``: it is a mixture-of-experts family, whose config names their number and size.
 
     CheckpointError if a size is absent or the sizes contradict each other, ConfigError if the MLP is not SwiGLU.
     """
@@ -87,16 +96,29 @@ def read_dims(config: dict[str, Any]) -> ModelDims:
         raise _contradiction(
             f"hidden_size {hidden_size} is no multiple of {num_heads} heads, and head_dim is not given"
         )
+    num_layers = _size(config, "num_hidden_layers")
     return ModelDims(
         vocab_size=_size(config, "vocab_size"),
         hidden_size=hidden_size,
         ffn_hidden_size=_size(config, "intermediate_size"),
-        num_layers=_size(config, "num_hidden_layers"),
+        num_layers=num_layers,
         num_heads=num_heads,
         num_groups=num_groups,
         head_dim=_size(config, "head_dim", hidden_size // num_heads),
         tied=bool(config.get("tie_word_embeddings", False)),
+        **(_expert_sizes(config, num_layers) if experts else {}),
     )
+
+
+def _expert_sizes(config: dict[str, Any], num_layers: int) -> dict[str, Any]:
+    """Transformers 5 writes ``num_local_experts`` for Qwen3-MoE as well, 4 wrote ``num_experts``."""
+    step = _size(config, "decoder_sparse_step", 1)
+    dense = {int(layer) for layer in config.get("mlp_only_layers") or []}
+    return {
+        "num_experts": _size(config, "num_local_experts" if "num_local_experts" in config else "num_experts"),
+        "expert_ffn_size": _size(config, "moe_intermediate_size", _size(config, "intermediate_size")),
+        "dense_layers": frozenset(layer for layer in range(num_layers) if layer in dense or (layer + 1) % step),
+    }
 
 
 def read_rope(config: dict[str, Any]) -> Rope:

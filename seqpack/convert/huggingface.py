@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-
-from seqpack.convert.mapping import TensorSource, TensorSpec
+from seqpack.convert.copying import contiguous_place
+from seqpack.convert.dtypes import BY_SAFETENSORS, DType
+from seqpack.convert.layouts import Draft
+from seqpack.convert.mcore import Model
+from seqpack.convert.tensors import Key, Piece, Place, Tensor, matrix
 from seqpack.core.errors import CheckpointError
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 # named one by one: a model directory may also hold data, adapters or an optimizer, which a converted model must not get
 SMALL_FILES = (
@@ -39,68 +42,74 @@ SMALL_FILES = (
     "tokenization_*.py",
 )
 
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
+def read_places(folder: Path) -> dict[str, Place]:
+    """Where every tensor of a model directory lies.
 
-class HuggingFaceModel:
-    """The tensors of a model directory, read where they lie; no more than one is in memory."""
-
-    def __init__(self, folder: Path) -> None:
-        """CheckpointError if a file is missing, cut short, or does not hold what the index says."""
-        self.folder = folder
-        self.specs: dict[str, TensorSpec] = {}
-        self._files: dict[str, Any] = {}
-        index = _read_index(folder)
-        for file_name in sorted(set(index.values())) if index else [WEIGHTS]:
-            self._add(folder / file_name)
-        if index and index.keys() != self.specs.keys():
-            differing = ", ".join(sorted(index.keys() ^ self.specs.keys())[:5])
-            raise CheckpointError(
-                "SP401",
-                f"{folder / INDEX} and the files it lists differ in {differing}",
-                help="download the model again",
-            )
-
-    def read(self, name: str) -> torch.Tensor:
-        with _named(self.folder):
-            tensor: torch.Tensor = self._files[name].get_tensor(name)
-        return tensor
-
-    def _add(self, path: Path) -> None:
+    CheckpointError if a file is missing, cut short, or does not hold what the index says.
+    """
+    places: dict[str, Place] = {}
+    index = _read_index(folder)
+    for file_name in sorted(set(index.values())) if index else [WEIGHTS]:
+        path = folder / file_name
         if not path.is_file():
             raise CheckpointError(
                 "SP401", f"{path} is missing", help="download the model again, as safetensors (not .bin)"
             )
-        with _named(path):
-            file: Any = safe_open(str(path), framework="pt")
-            for name in file.keys():  # noqa: SIM118 -- a safe_open is no mapping
-                if name in self.specs:
-                    raise CheckpointError(
-                        "SP401", f"{name} is in {path} and in another file", help="download the model again"
-                    )
-                entry = file.get_slice(name)
-                self.specs[name] = TensorSpec(tuple(entry.get_shape()), _dtype(entry.get_dtype(), name, path))
-                self._files[name] = file
+        for name, place in _read_header(path).items():
+            if name in places:
+                raise CheckpointError(
+                    "SP401", f"{name} is in {path} and in another file", help="download the model again"
+                )
+            places[name] = place
+    if index and index.keys() != places.keys():
+        differing = ", ".join(sorted(index.keys() ^ places.keys())[:5])
+        raise CheckpointError(
+            "SP401",
+            f"{folder / INDEX} and the files it lists differ in {differing}",
+            help="download the model again",
+        )
+    return places
 
 
-def write_safetensors(
-    tensors: TensorSource, folder: Path, *, max_shard_bytes: int, advance: Callable[[int], None]
-) -> None:
-    """Write all tensors: files of at most ``max_shard_bytes`` (or one tensor), and an index if there are several.
+def huggingface_tensors(model: Model) -> list[Tensor]:
+    """Every tensor of a model directory, in the order of computation; none has a file yet."""
+    return [_whole(name, shape) for name, shape in model.huggingface()]
+
+
+def tied_head(model: Model) -> Tensor:
+    """The head of a tied model, which some programs store although it is the embedding."""
+    shape = (model.dims.vocab_size, model.dims.hidden_size)
+    return Tensor(Key("", HEAD), shape, (Piece(EMBEDDING, 0, 0, *shape, 0, 0),))
+
+
+def create_safetensors(
+    folder: Path, tensors: Sequence[Tensor], dtypes: Mapping[Key, DType], *, max_shard_bytes: int
+) -> Draft:
+    """Lay out files of at most ``max_shard_bytes`` (or one tensor), and an index if there are several.
 
     The format is written here and not by the safetensors package, which wants a whole file in memory.
     """
-    shards = _shards(tensors, max_shard_bytes)
+    sizes = {tensor.key: tensor.num_elements * dtypes[tensor.key].size for tensor in tensors}
+    shards = _shards(tensors, sizes, dtypes, max_shard_bytes)
+    places: dict[Key, Place] = {}
     weight_map: dict[str, str] = {}
-    for number, names in enumerate(shards, start=1):
-        file_name = WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _write_file(folder / file_name, names, tensors, advance)
-        weight_map |= dict.fromkeys(names, file_name)
-    if len(shards) > 1:
-        total = sum(spec.num_bytes for spec in tensors.specs.values())
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    headers: dict[Path, bytes] = {}
+    for number, shard in enumerate(shards, start=1):
+        name = WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        headers[folder / name], in_file = _create_file(folder / name, shard, dtypes)
+        places |= in_file
+        weight_map |= dict.fromkeys((tensor.key.name for tensor in shard), name)
+
+    def close(checksums: Mapping[Key, int]) -> None:
+        for path, header in headers.items():
+            with path.open("r+b") as file:
+                file.write(header)
+        if len(shards) > 1:
+            index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+            (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+    return Draft(places, close)
 
 
 def copy_small_files(source: Path, destination: Path) -> None:
@@ -112,18 +121,18 @@ def copy_small_files(source: Path, destination: Path) -> None:
                 shutil.copyfile(path, destination / path.name)
 
 
-def as_bytes(tensor: torch.Tensor) -> memoryview:
-    """The tensor's elements, row by row, without a copy if they already lie so."""
-    return _flat_bytes(tensor).numpy().data
+def set_dtype(folder: Path, dtypes: Iterable[DType]) -> None:
+    """Let ``config.json`` name the type of the weights beside it: transformers loads them in that one."""
+    names = {dtype.torch for dtype in dtypes}
+    config = json.loads((folder / CONFIG).read_bytes())
+    key = "dtype" if "dtype" in config else "torch_dtype"
+    if len(names) == 1 and config.get(key) not in (None, *names):
+        config[key] = names.pop()
+        (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def same_bytes(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Equal in shape, dtype and every bit, so that a NaN equals itself and 0.0 is not -0.0."""
-    return (one.shape, one.dtype) == (other.shape, other.dtype) and torch.equal(_flat_bytes(one), _flat_bytes(other))
-
-
-def _flat_bytes(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.contiguous().reshape(-1).view(torch.uint8)
+def _whole(name: str, shape: tuple[int, ...]) -> Tensor:
+    return Tensor(Key("", name), shape, (Piece(name, 0, 0, *matrix(shape), 0, 0),))
 
 
 def _read_index(folder: Path) -> dict[str, str]:
@@ -140,53 +149,73 @@ def _read_index(folder: Path) -> dict[str, str]:
         ) from error
 
 
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """What safetensors and the file system complain about, as a CheckpointError that says where."""
+def _read_header(path: Path) -> dict[str, Place]:
     try:
-        yield
-    except (SafetensorError, OSError) as error:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            size = path.stat().st_size
+            if length > size:
+                raise ValueError("its header is longer than the file")
+            header = json.loads(file.read(length))
+        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        places = {name: _read_entry(path, 8 + length, name, entry) for name, entry in entries.items()}
+        end = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+        if end != size:
+            raise ValueError(f"it has {size:,} bytes, its header wants {end:,}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             "SP401", f"{path} cannot be read, it may be cut short: {error}", help="download or copy it again"
         ) from error
+    return places
 
 
-def _dtype(name: str, tensor: str, path: Path) -> torch.dtype:
-    if name not in DTYPES:
+def _read_entry(path: Path, data: int, name: str, entry: Mapping[str, Any]) -> Place:
+    if entry["dtype"] not in BY_SAFETENSORS:
         raise CheckpointError(
             "SP404",
-            f"{tensor} in {path} is stored as {name}",
-            help=f"quantized weights cannot be converted; known: {', '.join(DTYPES)}",
+            f"{name} in {path} is stored as {entry['dtype']}",
+            help=f"quantized weights cannot be converted; known: {', '.join(BY_SAFETENSORS)}",
         )
-    return DTYPES[name]
+    dtype, shape, (start, end) = BY_SAFETENSORS[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
+    if end - start != prod(shape) * dtype.size:
+        raise ValueError(f"{name} has {end - start:,} bytes, which does not fit its shape")
+    return contiguous_place(path, data + start, dtype, shape)
 
 
-def _shards(tensors: TensorSource, max_bytes: int) -> list[list[str]]:
-    shards: list[list[str]] = []
+def _shards(
+    tensors: Sequence[Tensor], sizes: Mapping[Key, int], dtypes: Mapping[Key, DType], max_bytes: int
+) -> list[list[Tensor]]:
+    shards: list[list[Tensor]] = []
     room = 0
-    for name, spec in tensors.specs.items():
-        if not shards or spec.num_bytes > room:
+    for tensor in tensors:
+        if not shards or sizes[tensor.key] > room:
             shards.append([])
             room = max_bytes
-        shards[-1].append(name)
-        room -= spec.num_bytes
+        shards[-1].append(tensor)
+        room -= sizes[tensor.key]
     # wide elements first, as the safetensors package does, so that each tensor starts at a multiple of its element size
-    return [sorted(shard, key=lambda name: -tensors.specs[name].dtype.itemsize) for shard in shards]
+    return [sorted(shard, key=lambda tensor: -dtypes[tensor.key].size) for shard in shards]
 
 
-def _write_file(path: Path, names: list[str], tensors: TensorSource, advance: Callable[[int], None]) -> None:
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+def _create_file(path: Path, tensors: Sequence[Tensor], dtypes: Mapping[Key, DType]) -> tuple[bytes, dict[Key, Place]]:
+    """Make a file of full length; gives its header, which is written last, and the places of its tensors."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    starts: dict[Key, int] = {}
     end = 0
-    for name in names:
-        spec = tensors.specs[name]
-        start, end = end, end + spec.num_bytes
-        header[name] = {"dtype": DTYPE_NAMES[spec.dtype], "shape": list(spec.shape), "data_offsets": [start, end]}
-    encoded = json.dumps(header, separators=(",", ":")).encode()
+    for tensor in tensors:
+        dtype = dtypes[tensor.key]
+        starts[tensor.key], end = end, end + tensor.num_elements * dtype.size
+        entries[tensor.key.name] = {
+            "dtype": dtype.safetensors,
+            "shape": list(tensor.shape),
+            "data_offsets": [starts[tensor.key], end],
+        }
+    encoded = json.dumps(entries, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
-    with path.open("wb") as file:
-        file.write(len(encoded).to_bytes(8, "little") + encoded)
-        for name in names:
-            tensor = tensors.read(name)
-            assert (tuple(tensor.shape), tensor.dtype) == (tensors.specs[name].shape, tensors.specs[name].dtype)
-            file.write(as_bytes(tensor))
-            advance(1)
+    header = len(encoded).to_bytes(8, "little") + encoded
+    with path.open("xb") as file:
+        os.truncate(file.fileno(), len(header) + end)
+    return header, {
+        tensor.key: contiguous_place(path, len(header) + starts[tensor.key], dtypes[tensor.key], tensor.shape)
+        for tensor in tensors
+    }

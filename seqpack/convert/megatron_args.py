@@ -5,34 +5,45 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-import torch
-
 from seqpack.convert.dims import ModelDims, read_rope
-from seqpack.convert.families import Family
+from seqpack.convert.dtypes import DType
+from seqpack.convert.mcore import Experts, Form, Model
+from seqpack.convert.torch_pickle import TorchDType
 from seqpack.core.errors import CheckpointError
 
+MODEL_TYPE = "model_type_hf"
+"""Name under which ``args`` keep the family; MindSpeed-LLM's converter calls it so."""
 
-def make_args(config: dict[str, Any], family: Family, dims: ModelDims, dtype: torch.dtype) -> Namespace:
+
+def make_args(config: dict[str, Any], model: Model, form: Form, dtype: DType, ckpt_format: str) -> Namespace:
     """Every name that Megatron-LM reads from a checkpoint, with the value a training run of this model would have."""
     return Namespace(
-        **_architecture(config, family, dims),
+        **_architecture(config, model, form),
         **_positions(config),
-        **_vocabulary(dims),
-        **_MIXTURE_OF_EXPERTS,
+        **_vocabulary(model.dims, form),
+        **_experts(config, model.dims, form),
+        **_split_args(form),
+        **weight_args(dtype, form, ckpt_format),
         **_RUN,
-        params_dtype=dtype,
-        bf16=dtype == torch.bfloat16,
-        fp16=dtype == torch.float16,
+        **{MODEL_TYPE: model.converter.name},
     )
 
 
-def check_args(args: Namespace | None, dims: ModelDims) -> None:
-    """CheckpointError if a checkpoint's own args contradict the config it is about to get.
+def split_again(args: Namespace, form: Form, dtype: DType, ckpt_format: str) -> Namespace:
+    """The args of a checkpoint, for the same model in another form; what the run had else stays as it was."""
+    changed = _split_args(form) | weight_args(dtype, form, ckpt_format)
+    grouped = {"moe_grouped_gemm": form.experts is not Experts.SEQUENTIAL} if getattr(args, "num_experts", 0) else {}
+    layers = {"num_layers": form.split.num_slots, "padded_vocab_size": form.vocab_rows}
+    plain = {name: value for name, value in vars(args).items() if _is_plain(value)}
+    return Namespace(**plain | changed | layers | grouped)
+
+
+def check_args(args: Namespace | None, dims: ModelDims, form: Form) -> None:
+    """CheckpointError if a checkpoint's own args contradict its files, or the config it is about to get.
 
     Shapes alone do not tell: 8 heads of 64 and 16 heads of 32 fill the same matrix in different orders.
     """
     expected: dict[str, object] = {
-        "num_layers": dims.num_layers,
         "hidden_size": dims.hidden_size,
         "num_attention_heads": dims.num_heads,
         "kv_channels": dims.head_dim,
@@ -40,20 +51,104 @@ def check_args(args: Namespace | None, dims: ModelDims) -> None:
     # MindSpeed-LLM's converter writes group_query_attention=False and no num_query_groups even for grouped models
     if getattr(args, "group_query_attention", False):
         expected["num_query_groups"] = dims.num_groups
-    wrong = [
-        f"{name} is {getattr(args, name)} in the checkpoint's args and {value} in config.json"
-        for name, value in expected.items()
-        if getattr(args, name, None) not in (None, value)
-    ]
+    wrong = _contradictions(args, expected, "config.json")
+    real = form.split.num_slots - len(form.split.noop_layers)
+    if real != dims.num_layers:
+        wrong.append(f"num_layers: the checkpoint's files hold {real} layers, config.json says {dims.num_layers}")
+    layers = getattr(args, "num_layers", None)
+    # with layers that do nothing, some programs count them and some do not
+    if layers is not None and layers not in (form.split.num_slots, real):
+        wrong.append(f"num_layers is {layers} in the checkpoint's args, its files hold {real} layers")
     if wrong:
         raise CheckpointError(
             "SP404", "; ".join(wrong), help="give the directory of the model that was trained with --hf-dir"
         )
+    split = form.split
+    found = {
+        "tensor_model_parallel_size": split.tp,
+        "pipeline_model_parallel_size": split.pp,
+        "expert_model_parallel_size": split.ep,
+    }
+    if wrong := _contradictions(args, found, "its files"):
+        raise CheckpointError(
+            "SP411", "; ".join(wrong), help="a rank is missing, or files of two checkpoints are mixed: copy it again"
+        )
 
 
-def _architecture(config: dict[str, Any], family: Family, dims: ModelDims) -> dict[str, Any]:
+def config_from_args(args: Namespace) -> dict[str, Any]:
+    """What a ``config.json`` would say of the sizes of a checkpoint, as far as its args tell; {} if they do not."""
+    names = {
+        "hidden_size": "hidden_size",
+        "intermediate_size": "ffn_hidden_size",
+        "num_attention_heads": "num_attention_heads",
+        "head_dim": "kv_channels",
+        "max_position_embeddings": "max_position_embeddings",
+        "rms_norm_eps": "norm_epsilon",
+        "num_experts": "num_experts",
+        "moe_intermediate_size": "moe_ffn_hidden_size",
+        "num_experts_per_tok": "moe_router_topk",
+        "rope_theta": "rotary_base",
+    }
+    config = {theirs: getattr(args, ours, None) for theirs, ours in names.items()}
+    noop = getattr(args, "noop_layers", None) or ()
+    noop = noop.split(",") if isinstance(noop, str) else noop
+    layers = getattr(args, "num_layers", None)
+    config["num_hidden_layers"] = layers - len(noop) if isinstance(layers, int) else None
+    config["vocab_size"] = getattr(args, "vocab_size", None) or getattr(args, "padded_vocab_size", None)
+    if getattr(args, "group_query_attention", False):
+        config["num_key_value_heads"] = getattr(args, "num_query_groups", None)
+    config["tie_word_embeddings"] = not getattr(args, "untie_embeddings_and_output_weights", True)
+    config["model_type"] = _family(args)
+    frequency = getattr(args, "moe_layer_freq", 1)
+    if isinstance(frequency, list):
+        idle = {int(layer) for layer in noop}
+        real = [has_experts for slot, has_experts in enumerate(frequency) if slot not in idle]
+        config["mlp_only_layers"] = [layer for layer, has_experts in enumerate(real) if not has_experts]
+    return {name: value for name, value in config.items() if value is not None}
+
+
+def weight_args(dtype: DType, form: Form, ckpt_format: str) -> dict[str, Any]:
     return {
-        "num_layers": dims.num_layers,
+        "params_dtype": TorchDType(dtype.torch),
+        "bf16": dtype is DType.BF16,
+        "fp16": dtype is DType.F16,
+        "transformer_impl": "transformer_engine" if form.transformer_engine else "local",
+        "ckpt_format": ckpt_format,
+    }
+
+
+def _family(args: Namespace) -> str:
+    """The family that args describe; of families that differ in nothing but their names, the oldest."""
+    if isinstance(name := getattr(args, MODEL_TYPE, None), str):
+        return name
+    if getattr(args, "num_experts", None):
+        return "qwen3_moe" if getattr(args, "qk_layernorm", False) else "mixtral"
+    if getattr(args, "qk_layernorm", False):
+        return "qwen3"
+    return "qwen2" if getattr(args, "add_qkv_bias", False) else "llama"
+
+
+def _contradictions(args: Namespace | None, expected: dict[str, Any], where: str) -> list[str]:
+    return [
+        f"{name} is {getattr(args, name)} in the checkpoint's args and {value} in {where}"
+        for name, value in expected.items()
+        if getattr(args, name, None) not in (None, value)
+    ]
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value of args can be written again: what other packages put there was not read."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(map(_is_plain, (*value, *value.values())))
+    return value is None or isinstance(value, bool | int | float | str | TorchDType)
+
+
+def _architecture(config: dict[str, Any], model: Model, form: Form) -> dict[str, Any]:
+    dims, converter = model.dims, model.converter
+    return {
+        "num_layers": form.split.num_slots,
         "hidden_size": dims.hidden_size,
         "ffn_hidden_size": dims.ffn_hidden_size,
         "num_attention_heads": dims.num_heads,
@@ -61,8 +156,8 @@ def _architecture(config: dict[str, Any], family: Family, dims: ModelDims) -> di
         "num_query_groups": dims.num_groups,
         "kv_channels": dims.head_dim,
         "add_bias_linear": False,
-        "add_qkv_bias": family.has_qkv_bias,
-        "qk_layernorm": False,
+        "add_qkv_bias": converter.has("self_attention.linear_qkv.bias"),
+        "qk_layernorm": converter.has("self_attention.q_layernorm.weight"),
         "swiglu": True,
         "squared_relu": False,
         "normalization": "RMSNorm",
@@ -94,35 +189,48 @@ def _positions(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _vocabulary(dims: ModelDims) -> dict[str, Any]:
+def _vocabulary(dims: ModelDims, form: Form) -> dict[str, Any]:
     return {
         "vocab_size": dims.vocab_size,
-        "padded_vocab_size": dims.vocab_size,
+        "padded_vocab_size": form.vocab_rows,
         "make_vocab_size_divisible_by": 1,
         "tokenizer_type": "HuggingFaceTokenizer",
         "tokenizer_model": None,
     }
 
 
-_MIXTURE_OF_EXPERTS: dict[str, Any] = {
-    "num_experts": None,
-    "moe_layer_freq": 1,
-    "moe_ffn_hidden_size": None,
-    "moe_router_topk": 2,
-    "moe_router_pre_softmax": False,
-    "moe_grouped_gemm": False,
-    "moe_shared_expert_intermediate_size": None,
-}
+def _experts(config: dict[str, Any], dims: ModelDims, form: Form) -> dict[str, Any]:
+    has_experts = dims.num_experts > 0
+    frequency = [0 if layer in dims.dense_layers else 1 for layer in form.split.slots]
+    return {
+        "num_experts": dims.num_experts or None,
+        "moe_layer_freq": frequency if dims.dense_layers else 1,
+        "moe_ffn_hidden_size": dims.expert_ffn_size or None,
+        "moe_router_topk": int(config.get("num_experts_per_tok", 2)),
+        # softmax over all experts, then the chosen ones: without renormalisation, Megatron calls that pre-softmax
+        "moe_router_pre_softmax": has_experts and config.get("norm_topk_prob") is False,
+        "moe_grouped_gemm": has_experts and form.experts is not Experts.SEQUENTIAL,
+        "moe_shared_expert_intermediate_size": None,
+    }
+
+
+def _split_args(form: Form) -> dict[str, Any]:
+    split = form.split
+    chunk = len(split.stages[0][0])
+    return {
+        "tensor_model_parallel_size": split.tp,
+        "pipeline_model_parallel_size": split.pp,
+        "virtual_pipeline_model_parallel_size": split.vpp if split.vpp > 1 else None,
+        "num_layers_per_virtual_pipeline_stage": chunk if split.vpp > 1 else None,
+        "num_layer_list": None if split.is_even else ",".join(map(str, split.layers_per_stage)),
+        "noop_layers": ",".join(map(str, split.noop_layers)) or None,
+        "expert_model_parallel_size": split.ep,
+        "expert_tensor_parallel_size": split.expert_tp,
+    }
+
 
 _RUN: dict[str, Any] = {
-    "tensor_model_parallel_size": 1,
-    "pipeline_model_parallel_size": 1,
-    "virtual_pipeline_model_parallel_size": None,
-    "expert_model_parallel_size": 1,
-    "expert_tensor_parallel_size": 1,
-    "transformer_impl": "local",
     "use_mcore_models": True,
-    "ckpt_format": "torch",
     "consumed_train_samples": 0,
     "consumed_valid_samples": 0,
 }

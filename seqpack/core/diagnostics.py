@@ -376,6 +376,12 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "--append-eod when the text is made and --reset-attention-mask when it is trained on belong together.",
         "Make the text with --append-eod; seqpack train then keeps documents apart by itself.",
     ),
+    "SP212": Diagnostic(
+        "there is no model to verify",
+        "seqpack verify takes a small copy of the model with random weights, or under --full-size the model itself; "
+        "the copy could not be built, or the model has no weights.",
+        "The message says which; choose the other one.",
+    ),
     "SP230": Diagnostic(
         "flags describe another model",
         "Flags such as --num-layers and --hidden-size, which Megatron builds a model from, are compared with "
@@ -432,9 +438,9 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "Set tie_word_embeddings to false in config.json if the head is meant to be its own.",
     ),
     "SP406": Diagnostic(
-        "a checkpoint layout that cannot be read yet",
-        "It has several ranks, virtual pipeline chunks, or is of the torch_dist kind.",
-        "Save it at TP 1, PP 1 in the legacy layout (--ckpt-format torch).",
+        "a checkpoint layout that is not known",
+        "Checkpoints are kept in several layouts, and this version does not read or write this one.",
+        "Save it in the legacy layout (--ckpt-format torch).",
     ),
     "SP407": Diagnostic(
         "no config.json for the way back",
@@ -456,13 +462,34 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "It is a number with a unit.",
         "Write 500MB, 4GB or 2GiB.",
     ),
+    "SP411": Diagnostic(
+        "ranks of a checkpoint disagree",
+        "The args say another number of ranks than there are files, or what each rank repeats is not the same on all.",
+        "A rank is missing or files of two checkpoints are mixed: copy it again, or save it again from one run.",
+    ),
+    "SP412": Diagnostic(
+        "a weight is too large for its new type",
+        "float16 ends at 65504; a larger number would become infinite.",
+        "Choose --params-dtype bf16 or fp32, or leave the flag out to keep the type.",
+    ),
+    "SP413": Diagnostic(
+        "a flag contradicts the model",
+        "Family, sizes and split of the source are read from its files; a flag says something else.",
+        "Leave the flag out, or name the right directory.",
+    ),
+    "SP414": Diagnostic(
+        "a model that cannot be split like that",
+        "Layers, heads, experts or the vocabulary do not divide over the ranks, or two flags about it contradict.",
+        "Choose other sizes; --num-layer-list and --noop-layers help where layers do not divide.",
+    ),
     # 5xx: machine
     "SP501": Diagnostic("device not available", "The machine has no such device.", "Choose another --device."),
     "SP502": Diagnostic(
         "a package is missing",
         "Training and conversion need torch, data sets of the Hugging Face hub the package datasets, and stats --plot "
         "FILE.png pillow; preparing files needs none of them.",
-        'pip install "seqpack-toolkit[train]", "seqpack-toolkit[hub]" or "seqpack-toolkit[plot]"',
+        'pip install "seqpack-toolkit[train]", "seqpack-toolkit[npu]", "seqpack-toolkit[hub]" or '
+        '"seqpack-toolkit[plot]"',
     ),
     "SP503": Diagnostic(
         "the output cannot be written",
@@ -493,6 +520,22 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "--ray hands the shards of the data to Ray, which is an extra: one machine, or srun and torchrun, need no Ray.",
         'pip install "seqpack-toolkit[ray]" here and on the machines of the cluster, which need seqpack as well.',
     ),
+    "SP511": Diagnostic(
+        "the software of the NPU cannot be loaded",
+        "torch_npu is installed, and its libraries or those of CANN are missing, are of another version, or meet a "
+        "torch that was built for CUDA.",
+        "Set CANN up in this shell (source .../set_env.sh); torch, torch_npu and CANN have to fit together.",
+    ),
+    "SP512": Diagnostic(
+        "the NPU reported an error",
+        "An operator, the driver or the runtime failed. The message has the code that CANN documents.",
+        "--traceback shows the whole message; ~/ascend/log has what CANN wrote.",
+    ),
+    "SP513": Diagnostic(
+        "the device is out of memory",
+        "Weights, gradients, optimizer state and activations of a micro-batch do not fit the memory of the device.",
+        "A smaller --micro-batch-size, --recompute-granularity full, or more processes, which share the weights.",
+    ),
     # 6xx: several processes
     "SP601": Diagnostic(
         "the number of processes does not fit",
@@ -501,8 +544,8 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     ),
     "SP602": Diagnostic(
         "this kind of parallelism is not there yet",
-        "Tensor and pipeline parallel training are planned.",
-        "Leave the flag out: with several processes, each holds a part of the model and reads rows of its own.",
+        "Adapters are trained by data and context parallel processes so far, not by ones that share the model.",
+        "Leave one of the flags out: data parallel processes hold a part of each weight, too.",
     ),
     "SP603": Diagnostic(
         "another process of the run failed",
@@ -520,5 +563,41 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "--ulysses-degree-in-cp has to divide --cp, and --cp-window-size the ranks of the ring; a group that exchanges "
         "heads has no more ranks than there are query heads.",
         "Leave the flag out: the default fits.",
+    ),
+    "SP610": Diagnostic(
+        "the model cannot be shared out like this",
+        "Heads, features, experts, layers or micro-batches do not divide among the processes that were asked for, or "
+        "it is not known which weights of the family do what.",
+        "Choose the degrees so that they divide what the message names.",
+    ),
+    "SP611": Diagnostic(
+        "processes cannot reach each other",
+        "GLOO_SOCKET_IFNAME or HCCL_SOCKET_IFNAME names a network interface that is not there, a rank ended or came "
+        "too late, or something between the machines stops them.",
+        "Name the interface that leads to the other machines, look at what the ranks before this one said, and raise "
+        "HCCL_CONNECT_TIMEOUT if ranks take long to start.",
+    ),
+    "SP612": Diagnostic(
+        "a rank stands still",
+        "A rank gave no sign of life for half a minute, or all ranks have waited in one exchange each for long: in "
+        "different ones, or for a rank that is gone.",
+        "The message has the rank, its exchange and the line. --resume goes on from the last checkpoint.",
+    ),
+    "SP613": Diagnostic(
+        "ranks were started differently",
+        "Before the first step all ranks compare options, layout, data and versions by their digests. They do not "
+        "agree, so that they would exchange numbers that mean different things.",
+        "Start all ranks with the same command on the same files. The message names the rank and what differs.",
+    ),
+    "SP620": Diagnostic(
+        "a machine does not know its place",
+        "With several machines each is told how many there are, which one it is, and where machine 0 is.",
+        "Give --nnodes, --node-rank and --master-addr, or let `seqpack launch` write the commands.",
+    ),
+    "SP622": Diagnostic(
+        "--save is not on a shared disk",
+        "A checkpoint is one directory that every process writes its part to. Written to several disks, none of them "
+        "would have a whole one.",
+        "Put --save on a disk that all machines see; or give --no-shared-storage, and no checkpoints are written.",
     ),
 }

@@ -100,6 +100,11 @@ class Ledger:
         self.context -= num_tokens - num_trained
         self.dropped[reason] = self.dropped.get(reason, Count()) + Count(1, num_tokens)
 
+    def untrain(self, num_tokens: int) -> None:
+        """So many tokens of kept samples that were trained on are context after all."""
+        self.trained -= num_tokens
+        self.context += num_tokens
+
     @property
     def num_rejected(self) -> int:
         return sum(self.rejected.values())

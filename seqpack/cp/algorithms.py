@@ -49,7 +49,7 @@ class ContextSettings:
     size: int
     algorithm: str = "auto"
     placement: str = "zigzag"
-    window: int | None = None
+    inner_ring: int | None = None
     ulysses_degree: int | None = None
 
     @property
@@ -70,7 +70,7 @@ class Planner:
         degree = ulysses_degree(settings.size, shape.query_heads, shape.key_heads, settings.ulysses_degree)
         for name, ranks in (("ring", settings.size), ("hybrid", settings.size // degree)):
             if settings.name == name:
-                _check_window(settings.window, ranks)
+                _check_inner_ring(settings.inner_ring, ranks)
         known = _algorithms(settings, degree, exchange_pairs(shape, rates, settings.size))
         self._algorithms = {name: known[name] for name in known if parts or name not in NEED_PARTS}
 
@@ -92,25 +92,25 @@ def _algorithms(settings: ContextSettings, degree: int, row_pairs: float) -> dic
         "headdoc": partial(headdoc, row_pairs=row_pairs),
         "planned": planned,
         "ulysses": ulysses,
-        "ring": lambda cu, size: RingPlan(place(cu, size), _fitting(settings.window, size)),
-        "hybrid": lambda cu, size: _hybrid(place(cu, size // degree), settings.window, degree),
+        "ring": lambda cu, size: RingPlan(place(cu, size), _fitting(settings.inner_ring, size)),
+        "hybrid": lambda cu, size: _hybrid(place(cu, size // degree), settings.inner_ring, degree),
         "kvallgather": kvallgather,
     }
 
 
-def _hybrid(placement: Placement, window: int | None, degree: int) -> HybridPlan:
-    return HybridPlan(RingPlan(placement, _fitting(window, placement.size)), degree)
+def _hybrid(placement: Placement, inner: int | None, degree: int) -> HybridPlan:
+    return HybridPlan(RingPlan(placement, _fitting(inner, placement.size)), degree)
 
 
-def _fitting(window: int | None, ranks: int) -> int | None:
-    """The window where it divides the ring; an algorithm that was not asked for is priced without it elsewhere."""
-    return window if window is not None and ranks % window == 0 else None
+def _fitting(inner: int | None, ranks: int) -> int | None:
+    """The inner ring where it divides the ring; an algorithm that was not asked for is priced without it elsewhere."""
+    return inner if inner is not None and ranks % inner == 0 else None
 
 
-def _check_window(window: int | None, ranks: int) -> None:
-    if window is not None and ranks % window:
+def _check_inner_ring(inner: int | None, ranks: int) -> None:
+    if inner is not None and ranks % inner:
         raise ConfigError(
             "SP605",
-            f"--cp-window-size {window} does not divide the {ranks} ranks of the ring",
+            f"--cp-window-size {inner} does not divide the {ranks} ranks of the ring",
             help="choose a divisor, or leave it out: all ranks then form one ring",
         )

@@ -65,7 +65,7 @@ class HybridPlan:
         across = range(place, wire.size, self.degree)
         within = range(group * self.degree, (group + 1) * self.degree)
         num_rows = sizes(len(self.ring.placement.rows[group]), self.degree).tolist()
-        ring = RingOrGather(self.ring.placement, group, wire, device, across, self.ring.window)
+        ring = RingOrGather(self.ring.placement, group, wire, device, across, self.ring.inner)
         return HybridAttention(HeadExchange(wire, within, place, num_rows), ring)
 
 

@@ -1,4 +1,4 @@
-"""Ring attention: keys and values of one rank after the other pass by, results are merged by their log-sum-exps.
+"""``ring``: keys and values of one rank after the other pass by, and results are merged.
 
 Only rows that some query of a rank sees are sent to it, straight from their holder, while it computes on those before.
 Each rank keeps the keys of one other rank at a time.
@@ -8,84 +8,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from seqpack.attention.contract import PartialAttention
 from seqpack.cp.cost import AttentionShape, Price, Rates, causal_pairs, ringed, whole_pairs
-from seqpack.cp.exchange import Swap, Wire, add_rows
 from seqpack.cp.gather import WindowedGather
-from seqpack.cp.kernels import Call, Kernels, heads_first, keys_and_values, pick, tokens_first
-from seqpack.cp.plan import Placement, Rows
+from seqpack.cp.ring_attention import RingAttention
+from seqpack.cp.rotation import lent, own_keys, partner, visits
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Lent:
-    """What rank ``borrower`` gets of another: places among the holder's rows, and which keys each of its runs sees.
-
-    Runs that see none are left out: ``run`` numbers the others, which see the ``length`` rows from place ``start`` of
-    what is sent.
-    """
-
-    rows: Rows
-    run: Rows
-    start: Rows
-    length: Rows
-
-
-def lent(placement: Placement, holder: int, borrower: int) -> Lent:
-    """Rows of ``holder`` that come before some run of ``borrower`` in its segment."""
-    theirs, runs = placement.rows[holder], placement.runs[borrower]
-    start, end = np.searchsorted(theirs, runs.first), np.searchsorted(theirs, runs.lo)
-    run = np.flatnonzero(end > start)
-    edges = np.zeros(len(theirs) + 1, np.int64)
-    np.add.at(edges, start[run], 1)
-    np.add.at(edges, end[run], -1)
-    seen = np.cumsum(edges[:-1]) > 0
-    sent_before = np.concatenate([[0], np.cumsum(seen)])
-    return Lent(np.flatnonzero(seen), run, sent_before[start[run]], (end - start)[run])
-
-
-def own_keys(placement: Placement, rank: int) -> tuple[Rows, Rows]:
-    """Where among a rank's own rows the keys of each of its runs begin, and how many they are, itself among them."""
-    mine, runs = placement.rows[rank], placement.runs[rank]
-    start = np.searchsorted(mine, runs.first)
-    return start, np.searchsorted(mine, runs.hi) - start
-
-
-def visits(size: int, window: int) -> list[tuple[int, int]]:
-    """Steps of a double ring: how many windows, and how many ranks within a window, keys have come from; first (0, 0).
-
-    Inner rings of ``window`` neighbours turn once before keys go on to the next window. A plain ring has one window.
-    """
-    return [(outer, inner) for outer in range(size // window) for inner in range(window)]
-
-
-def partner(rank: int, size: int, window: int, step: tuple[int, int], direction: int) -> int:
-    """Whose keys a rank gets in a step (direction -1), or who gets its own (+1)."""
-    outer, inner = rank // window, rank % window
-    return (outer + direction * step[0]) % (size // window) * window + (inner + direction * step[1]) % window
+    from seqpack.cp.exchange import Wire
+    from seqpack.cp.kernels import Kernels
+    from seqpack.cp.plan import Placement
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RingPlan:
-    """A ring over any placement; ``window`` ranks form an inner ring, all of them by default."""
+    """A ring over any placement; ``inner`` ranks form an inner ring of a double ring, all of them by default."""
 
     placement: Placement
-    window: int | None = None
+    inner: int | None = None
     name: str = "ring"
 
     def price(self, shape: AttentionShape, rates: Rates) -> Price:
         placement, size = self.placement, self.placement.size
         exact, sent = np.zeros(size), np.zeros(size, np.int64)
         steps = []
-        for step in visits(size, self.window or size):
+        for step in visits(size, self.inner or size):
             pairs, moves = np.zeros(size), np.zeros(size)
             for rank, runs in enumerate(placement.runs):
-                source = partner(rank, size, self.window or size, step, -1)
+                source = partner(rank, size, self.inner or size, step, -1)
                 if source == rank:
                     own = own_keys(placement, rank)
                     exact[rank] += causal_pairs(runs.lengths, own[1]).sum()
@@ -102,7 +58,7 @@ class RingPlan:
         return Price(tuple((sent * shape.key_row).tolist()), tuple(exact.tolist()), ringed(computed, moved))
 
     def bind(self, wire: Wire, device: torch.device) -> RingOrGather:
-        return RingOrGather(self.placement, wire.rank, wire, device, range(wire.size), self.window)
+        return RingOrGather(self.placement, wire.rank, wire, device, range(wire.size), self.inner)
 
 
 class RingOrGather:
@@ -115,9 +71,9 @@ class RingOrGather:
         wire: Wire,
         device: torch.device,
         members: Sequence[int],
-        window: int | None,
+        inner: int | None,
     ) -> None:
-        self._ring = RingAttention.of(placement, rank, wire, device, members=members, window=window)
+        self._ring = RingAttention.of(placement, rank, wire, device, members=members, inner=inner)
         self._gather = WindowedGather(placement, rank, wire, device, members)
 
     def __call__(
@@ -135,164 +91,3 @@ class RingOrGather:
             return self._gather(q_1NTH, k_1KTH, v_1KTH, kernels=kernels, scale=scale, window=window)
         assert kernels.partial is not None, "a backend without it is refused before"
         return self._ring(q_1NTH, k_1KTH, v_1KTH, kernels.partial, scale)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Step:
-    """Rows that go out to ``to``, ``num_rows`` that come in from ``source``, and what is computed on them."""
-
-    to: int
-    source: int
-    send_rows: Tensor
-    num_rows: int
-    call: Call
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RingAttention:
-    """One rank's steps; the first is on its own rows, covers all its queries, and is the only causal one."""
-
-    wire: Wire
-    own: Call
-    steps: list[Step]
-
-    @classmethod
-    def of(
-        cls,
-        placement: Placement,
-        rank: int,
-        wire: Wire,
-        device: torch.device,
-        *,
-        members: Sequence[int],
-        window: int | None = None,
-    ) -> RingAttention:
-        """``members[i]`` is the number of the placement's rank i on the wire; ``window`` that of a double ring."""
-        size, mine, runs = placement.size, placement.rows[rank], placement.runs[rank]
-        own = Call.of(device, (runs.at, runs.lengths), own_keys(placement, rank), (len(mine), len(mine)))
-        steps = []
-        for step in visits(size, window or size)[1:]:
-            to, source = (partner(rank, size, window or size, step, direction) for direction in (1, -1))
-            goes, comes = lent(placement, rank, to), lent(placement, source, rank)
-            queries = runs.at[comes.run], runs.lengths[comes.run]
-            call = Call.of(device, queries, (comes.start, comes.length), (len(mine), len(comes.rows)))
-            rows = torch.from_numpy(goes.rows).to(device)
-            steps.append(Step(members[to], members[source], rows, len(comes.rows), call))
-        return cls(wire, own, steps)
-
-    def __call__(
-        self, q_1NTH: Tensor, k_1KTH: Tensor, v_1KTH: Tensor, kernel: PartialAttention, scale: float
-    ) -> Tensor:
-        """Output ``[T, N, H]``."""
-        out_TNH: Tensor = _Ring.apply(  # type: ignore[no-untyped-call]
-            tokens_first(q_1NTH), keys_and_values(k_1KTH, v_1KTH), self, kernel, scale
-        )
-        return out_TNH
-
-    def borrow(self, kv_TXH: Tensor, number: int) -> Swap | None:
-        """Start the exchange of step ``number``, if there is one."""
-        if number >= len(self.steps):
-            return None
-        step = self.steps[number]
-        return self.wire.swap(kv_TXH.index_select(0, step.send_rows), step.to, step.num_rows, step.source)
-
-
-class _Ring(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, q_TNH: Tensor, kv_TXH: Tensor, ring: RingAttention, kernel: PartialAttention, scale: float
-    ) -> Tensor:
-        under_way = ring.borrow(kv_TXH, 0)
-        wide = torch.promote_types(q_TNH.dtype, torch.float32)
-        out_TNH, lse_TN = q_TNH.new_zeros(q_TNH.shape, dtype=wide), q_TNH.new_zeros(q_TNH.shape[:2], dtype=wide)
-        if not ring.own.empty:
-            own = _forward(ring.own, q_TNH, kv_TXH, kernel, scale, causal=True)
-            # Copies, as results are merged in place: recomputation may keep what a kernel gave.
-            out_TNH, lse_TN = own[0].to(wide, copy=True), own[1].to(wide, copy=True)
-        for number, step in enumerate(ring.steps):
-            assert under_way is not None
-            kv_SXH = under_way.wait()
-            under_way = ring.borrow(kv_TXH, number + 1)  # moves while this step computes
-            if not step.call.empty:
-                part = _forward(step.call, q_TNH, kv_SXH, kernel, scale, causal=False)
-                _merge(out_TNH, lse_TN, *part, step.call.queries)
-        out_TNH = out_TNH.to(q_TNH.dtype)
-        ctx.save_for_backward(q_TNH, kv_TXH, out_TNH, lse_TN)
-        ctx.ring, ctx.kernel, ctx.scale = ring, kernel, scale
-        return out_TNH
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        q_TNH, kv_TXH, out_TNH, lse_TN = ctx.saved_tensors
-        ring: RingAttention = ctx.ring
-        given = (grads[0], out_TNH, lse_TN)
-        settings = (ctx.kernel, ctx.scale)
-        under_way = ring.borrow(kv_TXH, 0)
-        grad_q, grad_kv = (torch.zeros_like(x, dtype=lse_TN.dtype) for x in (q_TNH, kv_TXH))
-        if not ring.own.empty:
-            _backward(ring.own, q_TNH, kv_TXH, given, settings, grad_q, grad_kv, causal=True)
-        homeward = []
-        for number, step in enumerate(ring.steps):
-            assert under_way is not None
-            kv_SXH = under_way.wait()
-            under_way = ring.borrow(kv_TXH, number + 1)
-            grad_borrowed = torch.zeros_like(kv_SXH, dtype=lse_TN.dtype)
-            if not step.call.empty:
-                _backward(step.call, q_TNH, kv_SXH, given, settings, grad_q, grad_borrowed, causal=False)
-            returned = grad_borrowed.to(kv_TXH.dtype)
-            homeward.append(ring.wire.swap(returned, step.source, len(step.send_rows), step.to))
-        for step, swap in zip(ring.steps, homeward, strict=True):
-            grad_kv += add_rows(swap.wait().to(grad_kv.dtype), step.send_rows, grad_kv.shape)
-        return grad_q.to(q_TNH.dtype), grad_kv.to(kv_TXH.dtype), None, None, None
-
-
-def _forward(
-    call: Call, q_TNH: Tensor, kv_SXH: Tensor, kernel: PartialAttention, scale: float, *, causal: bool
-) -> tuple[Tensor, Tensor]:
-    """Output ``[queries, N, H]`` and log-sum-exp ``[queries, N]`` over these keys."""
-    q, k, v = call.take(q_TNH, kv_SXH)
-    out, lse = kernel.forward(q, k, v, cu_q=call.cu_q, cu_k=call.cu_k, scale=scale, causal=causal)
-    return tokens_first(out), lse[0].t()
-
-
-def _merge(out: Tensor, lse: Tensor, part: Tensor, part_lse: Tensor, queries: Tensor | None) -> None:
-    """Make results over some keys those over a part's keys too, in place, for the rows of ``queries``."""
-    before, lse_before = pick(out, queries), pick(lse, queries)
-    both = torch.logaddexp(lse_before, part_lse)
-    merged = before * (lse_before - both).exp()[..., None] + part.to(out.dtype) * (part_lse - both).exp()[..., None]
-    for total, values in ((out, merged), (lse, both)):
-        if queries is None:
-            total.copy_(values)
-        else:
-            total.index_copy_(0, queries, values)
-
-
-def _backward(
-    call: Call,
-    q_TNH: Tensor,
-    kv_SXH: Tensor,
-    given: tuple[Tensor, Tensor, Tensor],
-    settings: tuple[PartialAttention, float],
-    grad_q: Tensor,
-    grad_kv: Tensor,
-    *,
-    causal: bool,
-) -> None:
-    """Add what these keys contribute to the gradients; ``given`` are those of the output, the output and its lse."""
-    (kernel, scale), (grad, out, lse) = settings, (pick(x, call.queries) for x in given)
-    found = kernel.backward(
-        heads_first(grad.contiguous()),
-        *call.take(q_TNH, kv_SXH),
-        heads_first(out),
-        lse.t()[None].contiguous(),
-        cu_q=call.cu_q,
-        cu_k=call.cu_k,
-        scale=scale,
-        causal=causal,
-    )
-    query_part, *key_parts = (tokens_first(x).to(grad_q.dtype) for x in found)
-    for total, part, index in ((grad_q, query_part, call.queries), (grad_kv, torch.cat(key_parts, 1), call.keys)):
-        if index is None:
-            total += part
-        else:
-            total.index_add_(0, index, part)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from seqpack.hooks.component import Component
-from seqpack.hooks.specs import DatasetHandler, PackingStrategy, PromptTemplate, hookimpl
+from seqpack.hooks.specs import DatasetHandler, PackingStrategy, PromptTemplate, WeightConverter, hookimpl
 
 
 @hookimpl
@@ -145,6 +145,17 @@ def seqpack_strategies() -> Iterator[Component[PackingStrategy]]:
         "best-fit over a buffer of 4,096 that is carried on; order nearly kept, constant memory",
         aliases=("online",),
     )
+
+
+@hookimpl
+def seqpack_weight_converters() -> Iterator[Component[WeightConverter]]:
+    families = "seqpack.convert.families"
+    yield Component("llama", f"{families}:LLAMA", "Llama 2 and 3")
+    yield Component("mistral", f"{families}:MISTRAL", "Mistral")
+    yield Component("qwen2", f"{families}:QWEN2", "Qwen2 and Qwen2.5: biases of q, k and v")
+    yield Component("qwen3", f"{families}:QWEN3", "Qwen3: norms of q and k")
+    yield Component("qwen3_moe", f"{families}:QWEN3_MOE", "Qwen3-MoE: experts, norms of q and k")
+    yield Component("mixtral", f"{families}:MIXTRAL", "Mixtral: experts")
 
 
 def templates_folder() -> Path:

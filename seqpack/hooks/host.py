@@ -57,6 +57,7 @@ class PluginHost:
         self.templates: Registry[specs.PromptTemplate] = Registry("prompt template")
         self.strategies: Registry[specs.PackingStrategy] = Registry("packing strategy")
         self.metric_sinks: Registry[specs.MetricSink] = Registry("metric sink")
+        self.weight_converters: Registry[specs.WeightConverter] = Registry("weight converter")
         self.reports: list[PluginReport] = []
         self._add(BUILTIN, builtin)
         for entry_point in _chosen(installed_plugins() if plugins is None else plugins):
@@ -114,6 +115,7 @@ class PluginHost:
             "seqpack_templates": self.templates,
             "seqpack_strategies": self.strategies,
             "seqpack_metric_sinks": self.metric_sinks,
+            "seqpack_weight_converters": self.weight_converters,
         }
 
 

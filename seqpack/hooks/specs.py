@@ -128,6 +128,18 @@ class PackingStrategy(Protocol):
     def plan(self, lengths: NDArray[np.integer], *, seq_length: int, rng: np.random.Generator) -> PackPlan: ...
 
 
+class WeightConverter(Protocol):
+    """A model family whose weights can be converted: a ``seqpack.api.WeightConverter``, which is a table of rules.
+
+    The target of its component names the table itself. The component's name is the ``model_type`` of ``config.json``.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def architectures(self) -> tuple[str, ...]: ...
+
+
 class MetricSink(Protocol):
     """Somewhere to write metrics to, step by step; steps are numbered from 1.
 
@@ -157,3 +169,8 @@ def seqpack_strategies() -> Iterable[Component[PackingStrategy]]:  # type: ignor
 @hookspec
 def seqpack_metric_sinks() -> Iterable[Component[MetricSink]]:  # type: ignore[empty-body]
     """Metric sinks: ``--metrics NAME``."""
+
+
+@hookspec
+def seqpack_weight_converters() -> Iterable[Component[WeightConverter]]:  # type: ignore[empty-body]
+    """Model families that ``seqpack convert`` knows, by the ``model_type`` of their ``config.json``."""

@@ -274,7 +274,7 @@ class PackedDataset:
 
     def __getitem__(self, row: int) -> PackedSequence:
         row = range(len(self))[row]  # -1 is the last row; IndexError beyond the ends
-        input_ids, labels = self._input_ids[row], self._labels[row]
+        input_ids, labels = self._columns(row)
         lengths = self.pieces.length[self.offsets[row] : self.offsets[row + 1]]
         ends = np.cumsum(self._places(lengths), dtype=np.int32)
         num_padding = len(input_ids) - int(ends[-1])
@@ -299,6 +299,11 @@ class PackedDataset:
         return self._per_row(self.pieces.num_targets)
 
     @property
+    def sample_lengths(self) -> NDArray[np.int32]:
+        """Tokens of each sample in the order of the raw data, int32 ``[samples]``: what plans of the set are of."""
+        return self.pieces.length[self.pieces.order]
+
+    @property
     def num_samples(self) -> NDArray[np.int64]:
         """Samples in each row, int64 ``[rows]``."""
         return np.diff(self.offsets)
@@ -320,6 +325,15 @@ class PackedDataset:
         row_shift = self._input_ids.starts - before[self.offsets[:-1]]
         starts: NDArray[np.int64] = before + np.repeat(row_shift, self.num_samples)
         return starts
+
+    @property
+    def layout(self) -> tuple[NDArray[np.integer], ...]:
+        """What lies where, as far as the digests of the files do not say it."""
+        return self.pieces.length, self.pieces.num_targets
+
+    def _columns(self, row: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Ids and labels of a row."""
+        return self._input_ids[row], self._labels[row]
 
     def _places(self, lengths: NDArray[np.integer]) -> NDArray[np.int64]:
         """What pieces of these lengths take of their row, with the padding that aligns the next one."""

@@ -127,7 +127,10 @@ def build_model(spec: ModelSpec, *, dtype: torch.dtype, backend: DeviceBackend, 
         model = AutoModelForCausalLM.from_config(spec.config, dtype=dtype, attn_implementation=ATTENTION_NAME)
     else:
         model = _load_weights(spec, dtype)
-    return model.to(backend.device).train()
+    model.to(backend.device)
+    # On a device that is an extension of torch, moving a module may make two weights out of one that is shared.
+    model.tie_weights()
+    return model.train()
 
 
 def _load_weights(spec: ModelSpec, dtype: torch.dtype) -> Any:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from seqpack.core.errors import ConfigError
+from seqpack.models.local_parameters import local
 from seqpack.models.router import load_balancing_loss
 
 if TYPE_CHECKING:
@@ -41,20 +42,22 @@ class PackedLM(nn.Module):
 
     ``model`` comes from ``build_model``. The loss is passed in; dividing by the ``loss_units`` of the step is up to the
     caller. A mixture of experts whose configuration asks for it (``output_router_logits``) adds its router loss, once
-    for each unit, so that the division leaves ``router_aux_loss_coef`` times the mean over micro-batches.
+    for each unit, so that the division leaves ``router_aux_loss_coef`` times the mean over micro-batches; ``sharers``
+    processes that share every matrix all compute it, and each adds its share.
     """
 
-    def __init__(self, model: Any, attention: VarlenAttention, head_loss: HeadLoss) -> None:
+    def __init__(self, model: Any, attention: VarlenAttention, head_loss: HeadLoss, *, sharers: int = 1) -> None:
         super().__init__()
         self.model = model
         self._attention = attention
         self._head_loss = head_loss
+        self._sharers = sharers
 
     def forward(self, batch: Batch) -> torch.Tensor:
         output = self._base(batch)
         loss: torch.Tensor = self._head_loss(
             output.last_hidden_state[0],
-            self._head.weight,
+            local(self._head.weight),
             batch.labels[0],
             None if batch.loss_weights is None else batch.loss_weights[0],
         )
@@ -65,7 +68,7 @@ class PackedLM(nn.Module):
         router = load_balancing_loss(
             output.router_logits, config.num_experts_per_tok, batch.is_real[0], sum_of_ranks=sum_of_ranks
         )
-        loss += config.router_aux_loss_coef * batch.loss_units * router
+        loss += config.router_aux_loss_coef * batch.loss_units / self._sharers * router
         return loss
 
     def hidden(self, batch: Batch) -> torch.Tensor:

@@ -10,7 +10,16 @@ from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint
 
 from seqpack.core.errors import ConfigError
 
-KEPT = frozenset({"seqpack::cpu_varlen", "torch_attn::_varlen_attn", "aten::mm", "aten::addmm", "aten::bmm"})
+KEPT = frozenset(
+    {
+        "seqpack::cpu_varlen",
+        "torch_attn::_varlen_attn",
+        "npu::npu_fusion_attention",
+        "aten::mm",
+        "aten::addmm",
+        "aten::bmm",
+    }
+)
 """Operators whose results selective recomputation keeps: they cost most of the time and little of the memory."""
 
 

@@ -33,6 +33,18 @@ class TrainDataOptions:
         positional=True,
         metavar="[WEIGHT] PREFIX...",
     )
+    plan: list[Path] = option(
+        [],
+        "Plans that pack --plan-only made of these sets: their samples are read as packs, without a second copy of the "
+        "tokens. Say --neat-pack or --no-neat-pack with it.",
+        metavar="FILE...",
+    )
+    repack_epochs: bool = option(
+        False,
+        "With --plan: samples of equal length change places in every epoch, so that they get other neighbours; the "
+        "number of packs stays.",
+        negation=False,
+    )
     stage: Literal["sft", "pretrain"] | None = option(None, "What the data are for; given here, it is checked.")
     split: str | None = option(
         None, "Shares of training, validation and test, such as 98,2,0, by place in the set. Default: all training."
@@ -234,10 +246,31 @@ class ParallelOptions:
         min=1,
     )
     tensor_model_parallel_size: int = option(
-        1, "Processes that share a matrix; not there yet.", flags=("--tp", "--tensor-model-parallel-size"), min=1
+        1,
+        "Processes that share every matrix, and between them the tokens (sequence parallelism).",
+        flags=("--tp", "--tensor-model-parallel-size"),
+        min=1,
     )
     pipeline_model_parallel_size: int = option(
-        1, "Processes that share the layers; not there yet.", flags=("--pp", "--pipeline-model-parallel-size"), min=1
+        1,
+        "Processes that each have some of the layers and hand activations on.",
+        flags=("--pp", "--pipeline-model-parallel-size"),
+        min=1,
+    )
+    num_layers_per_virtual_pipeline_stage: int | None = option(
+        None, "Layers in a stage, so that each process of the pipeline has several: interleaved.", min=1
+    )
+    num_layer_list: str | None = option(
+        None, "Layers of each stage, such as 8,9,9,6. Default: so that stages cost the same."
+    )
+    pipeline_schedule: Literal["1f1b", "zero-bubble"] = option(
+        "1f1b", "Order of work in a pipeline; zero-bubble takes gradients of weights apart, to fill its gaps."
+    )
+    expert_model_parallel_size: int = option(
+        1,
+        "Data parallel processes that share the experts of a layer.",
+        flags=("--ep", "--expert-model-parallel-size"),
+        min=1,
     )
 
 
@@ -247,13 +280,15 @@ class RunOptions:
 
     save: Path = option(help="Directory to write metrics.jsonl and model/ to.", flags=("--save", "--out"), short="-o")
     overwrite: bool = option(False, "Replace the run that is already in --save.")
-    device: Literal["auto", "cpu", "cuda"] = option(
-        "auto", "Where to compute. cuda is written and has not been run yet."
-    )
-    attention: Literal["auto", "flash", "varlen", "flash-attn", "reference"] = option(
+    device: Literal["auto", "cpu", "cuda", "npu"] = option(
         "auto",
-        "Attention code: flash is for CPUs, varlen and flash-attn for CUDA; reference builds the whole mask, slowly, "
-        "to compare with.",
+        "Where to compute; auto takes an Ascend NPU if torch_npu and one are there, else the CPU. cuda and npu are "
+        "written and have not been run yet.",
+    )
+    attention: Literal["auto", "flash", "varlen", "flash-attn", "npu", "reference"] = option(
+        "auto",
+        "Attention code: flash is for CPUs, varlen and flash-attn for CUDA, npu for Ascend; reference builds the whole "
+        "mask, slowly, to compare with.",
     )
     save_interval: int | None = option(
         None, "Steps between two checkpoints to go on from, SAVE/step-N. Ctrl-C always writes one.", min=1

@@ -35,7 +35,11 @@ class Exact:
 
 def fewest(counts: Ints, capacity: int, *, max_docs: int | None = None) -> Patterns:
     """The better one of best-fit and exact completion."""
-    first = best_fit(counts, capacity, max_docs=max_docs)
+    return fewer(best_fit(counts, capacity, max_docs=max_docs), counts, capacity, max_docs=max_docs)
+
+
+def fewer(first: Patterns, counts: Ints, capacity: int, *, max_docs: int | None = None) -> Patterns:
+    """These packs, or those of exact completion if they are fewer."""
     if first.num_packs <= lower_bound(counts, capacity):
         return first
     second = exact(counts, capacity, max_docs=max_docs)
@@ -107,8 +111,8 @@ class Stock:
                 docs -= 1
                 inside[length] = times = inside.get(length, 0) + 1
                 if times == self.left[length]:
-                    bits &= ~(1 << length)
-                    mirror &= ~(1 << (self.capacity - length))
+                    bits ^= 1 << length
+                    mirror ^= 1 << (self.capacity - length)
             add = self._next(room, docs, inside, bits, mirror) if room and docs else ()
         return inside
 
@@ -122,8 +126,8 @@ class Stock:
             self.left[length] -= packs * times
             if not self.left[length]:
                 del self.present[bisect_right(self.present, length) - 1]
-                self.bits &= ~(1 << length)
-                self.mirror &= ~(1 << (self.capacity - length))
+                self.bits ^= 1 << length
+                self.mirror ^= 1 << (self.capacity - length)
 
     def _next(self, room: int, docs: int, inside: Mapping[int, int], bits: int, mirror: int) -> tuple[int, ...]:
         """One sample or a pair that fill the room, or the longest sample that fits, or nothing."""

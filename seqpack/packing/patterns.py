@@ -6,14 +6,14 @@ takes a run of equal samples at once. No step is per sample in Python.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seqpack.core.plan import Integers, PackPlan, index_dtype
-from seqpack.packing.lengths import by_length
+from seqpack.packing.lengths import by_length, stable_order
 
 PLACES_AT_A_TIME = 1 << 18
 Ints = NDArray[np.int64]
@@ -132,7 +132,7 @@ class Patterns:
         first_item = np.searchsorted(group, np.arange(len(self.packs)))
         inside = np.empty_like(group)  # places inside a pack are drawn, else long samples would always come last
         inside[np.argsort(group + rng.random(len(group)))] = np.arange(len(group)) - first_item[group]
-        by_size = np.argsort(length, kind="stable")
+        by_size = stable_order(length, int(length.max(initial=0)) + 1)
         group, inside = group[by_size], inside[by_size]
         bounds = np.concatenate([[0], np.cumsum(self.packs[group])])  # samples by length that each place takes
         shift = first_pack[group] - bounds[:-1]
@@ -148,27 +148,12 @@ class Patterns:
             sample[place] = order[begin:end]
 
 
-class Chains:
-    """Contents of open packs as chains: what was added last, and before it. Like beginnings are shared."""
+def unroll(packs: Ints, chain: Ints, before: Ints, length: Ints, times: Ints) -> Patterns:
+    """Patterns from chains: pattern ``g`` is ``packs[g]`` packs with the contents of the chain that ends at link
+    ``chain[g]``.
 
-    def __init__(self) -> None:
-        self.before: list[int] = []
-        self.length: list[int] = []
-        self.times: list[int] = []
-
-    def add(self, before: int, length: int, times: int) -> int:
-        """A chain with ``times`` samples of ``length`` behind the chain ``before``, -1 for none."""
-        self.before.append(before)
-        self.length.append(length)
-        self.times.append(times)
-        return len(self.before) - 1
-
-
-def unroll(
-    packs: Ints, chain: Ints, before: Sequence[int] | Ints, length: Sequence[int] | Ints, times: Sequence[int] | Ints
-) -> Patterns:
-    """Patterns from chains: pattern ``g`` is ``packs[g]`` packs with the contents ``chain[g]``."""
-    links, of_length, of_times = (np.asarray(values, np.int64) for values in (before, length, times))
+    A link is ``times`` samples of ``length`` behind the link ``before``, -1 for none; chains share their beginnings.
+    """
     group, node = np.arange(len(packs)), chain
     groups, nodes = [], []
     while len(node):
@@ -176,8 +161,8 @@ def unroll(
         group, node = group[keep], node[keep]
         groups.append(group)
         nodes.append(node)
-        node = links[node]
+        node = before[node]
     at = np.concatenate([*nodes, np.zeros(0, np.int64)])
     return Patterns.of_items(
-        packs, np.concatenate([*groups, np.zeros(0, np.int64)]).astype(np.int64), of_length[at], of_times[at]
+        packs, np.concatenate([*groups, np.zeros(0, np.int64)]).astype(np.int64), length[at], times[at]
     )

@@ -5,13 +5,15 @@ A plan depends on lengths, options and seed alone, so their fingerprint is that 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
 import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +22,7 @@ from seqpack.core.plan import Integers, PackPlan
 from seqpack.io.publish import partial_folder
 
 FORMAT_VERSION = 1
-PLANNER_VERSION = 1
+PLANNER_VERSION = 2
 """Raised whenever a strategy makes other plans of the same lengths, options and seed."""
 HASHED_AT_A_TIME = 1 << 22
 _ARRAYS = ("sample", "offsets", "cut_start", "cut_length")
@@ -42,6 +44,14 @@ class PlanRecord:
         data = fingerprint_of(lengths)
         text = json.dumps([PLANNER_VERSION, data, strategy, seq_length, options], sort_keys=True)
         return cls(strategy, seq_length, options, data, hashlib.sha256(text.encode()).hexdigest())
+
+
+class SavedPlan(NamedTuple):
+    """A plan from a file, for the samples of a set."""
+
+    path: Path
+    plan: PackPlan
+    record: PlanRecord
 
 
 def fingerprint_of(lengths: Integers) -> str:
@@ -75,32 +85,53 @@ def write_plan(path: Path, plan: PackPlan, record: PlanRecord) -> None:
         aside.replace(path)
 
 
-def read_plan(path: Path, lengths: Integers) -> tuple[PackPlan, PlanRecord]:
-    """The plan of a file, for samples of these lengths.
+def read_plans(paths: Sequence[Path], sets: Mapping[str, Integers]) -> dict[str, SavedPlan]:
+    """The plan of each set that one of these files is a plan for; ``sets`` are the lengths of their samples, by name.
 
-    Raises FormatError if it is not a plan or damaged, DataError if it is a plan for other data.
+    Raises DataError if a file is missing, is a plan for other data, or for a set that has one already; FormatError if
+    it is not a plan or damaged.
     """
+    fingerprints = {name: fingerprint_of(lengths) for name, lengths in sets.items()}
+    found: dict[str, SavedPlan] = {}
+    for path in paths:
+        plan, record = _read(path)
+        fitting = [name for name, data in fingerprints.items() if data == record.data]
+        free = [name for name in fitting if name not in found]
+        if fitting and not free:
+            raise DataError(
+                "SP117",
+                f"{path} and {found[fitting[0]].path} are plans for the same set, {fitting[0]}",
+                help="leave one of them out",
+            )
+        if not free:
+            raise DataError(
+                "SP117",
+                f"{path} is a plan for other data: its samples have other lengths than those of {', '.join(sets)}",
+                help="make the plan again from this data set: seqpack pack PREFIX --plan-only",
+            )
+        found[free[0]] = SavedPlan(path, dataclasses.replace(plan, lengths=sets[free[0]]), record)
+    return found
+
+
+def _read(path: Path) -> tuple[PackPlan, PlanRecord]:
+    """A plan and its record; the lengths of its samples are not in the file."""
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             about = json.loads(bytes(file["about"]))
             arrays = {name: file[name] for name in _ARRAYS if name in file}
-        plan = PackPlan(about["seq_length"], lengths=lengths, align=about["align"], **arrays)
+        plan = PackPlan(about["seq_length"], lengths=np.zeros(0, np.int32), align=about["align"], **arrays)
         record = PlanRecord(
             about["strategy"], about["seq_length"], about["options"], about["data"], about["fingerprint"]
         )
         version, contents = about["format_version"], about["contents"]
+    except FileNotFoundError as error:
+        raise DataError("SP101", f"{path} is missing", help="seqpack pack --plan-only writes plans") from error
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise FormatError(
-            "SP105", f"{path} is not a plan: {type(error).__name__}: {error}", help="make it again with seqpack pack"
+            "SP105", f"{path} is not a plan, or is damaged", help="seqpack pack --plan-only makes one; make it again"
         ) from error
     if version != FORMAT_VERSION or contents != _digest(plan):
         raise FormatError("SP105", f"{path} is damaged, or of another version", help="make the plan again")
-    if record.data != fingerprint_of(lengths):
-        raise DataError(
-            "SP117",
-            f"{path} is a plan for other data: its samples have other lengths than these {len(lengths):,}",
-            help="make the plan again from this data set",
-        )
     return plan, record
 
 

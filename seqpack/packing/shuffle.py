@@ -14,8 +14,10 @@ from seqpack.core.plan import Integers, PackPlan, index_dtype
 from seqpack.packing.best_fit import NO_LIMIT
 from seqpack.packing.lengths import stable_order
 
-BATCHES = 100
-SMALLEST_BATCH = 2048
+FEWEST_BATCHES, MOST_BATCHES = 25, 100
+BATCH = 2048
+"""Samples in a batch, if that makes so many batches: more would take longer, fewer would not be first-fit any more."""
+SMALLEST_BATCH = 32
 MOST_OPEN = 1 << 14
 """Packs looked at; the oldest, which have the least room, are closed when there are more."""
 Ints = NDArray[np.int64]
@@ -33,7 +35,7 @@ class Shuffle:
         order = np.arange(len(lengths), dtype=kind)
         rng.shuffle(order)
         pack_of = np.empty(len(lengths), kind)
-        batch = max(SMALLEST_BATCH, len(lengths) // BATCHES)
+        batch = max(SMALLEST_BATCH, min(BATCH, len(lengths) // FEWEST_BATCHES), len(lengths) // MOST_BATCHES)
         shortest = int(lengths.min()) if len(lengths) else 1
         shelf = _Shelf(seq_length, max_docs or NO_LIMIT, shortest)
         for first in range(0, len(order), batch):
@@ -80,8 +82,7 @@ class _Shelf:
         fits = np.flatnonzero(length[asking] <= self.room[target])
         order = fits[np.argsort(target[fits], kind="stable")]
         place, tokens = target[order], np.cumsum(length[asking[order]])
-        begins = np.flatnonzero(np.diff(place, prepend=-1))
-        sizes = np.diff(begins, append=len(place))
+        begins, sizes = _runs(place)
         before = np.repeat(tokens[begins] - length[asking[order[begins]]], sizes)
         number = np.arange(len(place)) - np.repeat(begins, sizes)
         enters = (tokens - before <= self.room[place]) & (number < self.docs[place])
@@ -110,8 +111,14 @@ class _Shelf:
 def _number_in_group(values: Ints) -> Ints:
     """How many equal values stand before each."""
     order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    begins = np.flatnonzero(np.diff(ordered, prepend=-1))
+    begins, sizes = _runs(values[order])
     number = np.empty(len(values), np.int64)
-    number[order] = np.arange(len(values)) - np.repeat(begins, np.diff(begins, append=len(values)))
+    number[order] = np.arange(len(values)) - np.repeat(begins, sizes)
     return number
+
+
+def _runs(values: Ints) -> tuple[Ints, Ints]:
+    """Where runs of equal values begin, and how long they are; np.diff takes three times as long on few values."""
+    changes = np.flatnonzero(values[1:] != values[:-1]) + 1
+    edges = np.concatenate([[0], changes, [len(values)]]) if len(values) else np.zeros(1, np.int64)
+    return edges[:-1], edges[1:] - edges[:-1]

@@ -92,6 +92,8 @@ class Stats:
     steps: Steps
     candidates: tuple[Candidate, ...]
     longest: tuple[tuple[str, int], ...]
+    num_longer: int = 0
+    """Samples longer than ``seq_length``, before anything was cut."""
     copies: Copies | None = None
     endings: tuple[Ending, ...] | None = None
     sampled: Sampled | None = None
@@ -139,6 +141,7 @@ def forecast(
         "attended_share": attended_share(fitted, packed, seq_length=seq_length),
         "steps": Steps(batch_size, -(-samples // batch_size), -(-rows // batch_size), batch_size * samples / rows),
         "candidates": candidates(original, seed=seed),
+        "num_longer": int((original > seq_length).sum()),
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from seqpack.core.ledger import Ledger
 from seqpack.core.plan import PackPlan
 from seqpack.core.progress import Progress, no_progress
 from seqpack.core.segments import cu_seqlens_from_lengths
@@ -25,14 +26,16 @@ def write_packs(
     source: TokenSource,
     paths: DataSetPaths,
     *,
+    ledger: Ledger,
     mask: MaskMode,
     pad_token_id: int,
     progress: Progress = no_progress,
-) -> int:
-    """Write the three file pairs and the piece index of a packed set; returns the number of padding tokens.
+) -> None:
+    """Write the three file pairs and the piece index of a packed set; the ledger gets its padding.
 
     ``attention_mask`` is 1, 2, 3, ... per sample and 0 on padding under block-causal, 1 everywhere under causal, as
-    MindSpeed-LLM writes it.
+    MindSpeed-LLM writes it. Where a sample is cut, the first token of the later piece has nothing before it that it
+    could be predicted from: it loses its label, and the ledger counts it as context.
     """
     rows_per_batch = max(1, TOKENS_PER_BATCH // plan.seq_length)
     with_start = source.has_parts or plan.cut_start is not None
@@ -48,12 +51,14 @@ def write_packs(
             batch = _Batch.of(plan, first, last, source)
             lengths = np.full(last - first, plan.seq_length)
             ids, targets = source.gather(batch.places, batch.num_tokens, pad_token_id)
+            if plan.cut_start is not None:
+                ledger.untrain(batch.unlabel_cuts(targets))
             input_ids.append(ids, lengths)
             labels.append(targets, lengths)
             attention_mask.append(batch.mask(mask), lengths)
             pieces.add(batch.pieces(plan, first, targets, source))
             advance(last - first)
-    return plan.padding
+    ledger.padding = plan.padding
 
 
 def packed_rows(plan: PackPlan, paths: DataSetPaths) -> Iterator[PackedSequence]:
@@ -109,7 +114,7 @@ class _Batch:
         if plan.cut_start is None:
             return pieces
         targets = running_sum(labels != IGNORE_INDEX)
-        num_targets = targets[self.place + self.length] - targets[self.place]
+        num_targets = targets[self.place + self.length] - targets[self.place + 1]  # the first is never one
         return pieces.cut(self.start - self.rows["start"], self.length, num_targets.astype(np.int32))
 
     @property
@@ -117,6 +122,13 @@ class _Batch:
         """What ``TokenSource.gather`` takes."""
         columns = (self.rows["chunk"], self.start, self.length, self.place)
         return zip(*(values.tolist() for values in columns), strict=True)
+
+    def unlabel_cuts(self, labels: NDArray[np.int32]) -> int:
+        """Take away the labels of tokens that samples are cut before; returns how many had one."""
+        first = self.place[self.start > self.rows["start"]]
+        had = int(np.count_nonzero(labels[first] != IGNORE_INDEX))
+        labels[first] = IGNORE_INDEX
+        return had
 
     def mask(self, mode: MaskMode) -> NDArray[np.int32]:
         if mode is MaskMode.CAUSAL:

@@ -19,12 +19,15 @@ from seqpack.io.packed import PackedDataset
 from seqpack.options.data import PlanOptions, RepackOptions, StrategyOptions
 from seqpack.packing.planning import check_lengths, check_strategy, make_plan
 from seqpack.packing.quality import PlanQuality, assess
-from seqpack.packing.saved import PlanRecord, read_plan, write_plan
+from seqpack.packing.saved import PlanRecord, write_plan
 
 
 @dataclass(frozen=True, slots=True)
 class PlanResult:
-    """A plan that was made, and written if ``output`` says where; ``seconds`` are of planning and materialising."""
+    """A plan that was made, and written if ``output`` says where; ``seconds`` are of planning and materialising.
+
+    ``source`` is the set it was made of, None for bare lengths.
+    """
 
     plan: PackPlan
     record: PlanRecord
@@ -32,6 +35,7 @@ class PlanResult:
     seconds: float
     dropped: int
     output: Path | None
+    source: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -58,7 +62,11 @@ def plan_only(options: PlanOptions, repack: RepackOptions, strategy: StrategyOpt
     output = options.output
     if output is not None and output.exists() and not options.overwrite:
         raise ConfigError("SP004", f"{output} exists", help="choose another --output, or replace it with --overwrite")
-    lengths = load_lengths(options.lengths) if options.lengths is not None else lengths_of_set(_source(repack))
+    lengths: Integers
+    if options.lengths is not None:
+        lengths = load_lengths(options.lengths)
+    else:
+        lengths = PackedDataset.open(_source(repack)).sample_lengths
     kept = _kept(lengths, repack)
     plan, seconds = _timed(component, lengths if kept is None else lengths[kept], repack, strategy)
     if kept is not None:
@@ -70,7 +78,8 @@ def plan_only(options: PlanOptions, repack: RepackOptions, strategy: StrategyOpt
         write_plan(output, plan, record)
     quality = assess(plan)
     dropped = 0 if kept is None else len(lengths) - len(kept)
-    return PlanResult(plan, record, quality, seconds, dropped, output)
+    source = repack.source if options.lengths is None else None
+    return PlanResult(plan, record, quality, seconds, dropped, output, source)
 
 
 def load_lengths(path: Path) -> Integers:
@@ -92,17 +101,6 @@ def load_lengths(path: Path) -> Integers:
     except DataError as error:
         raise DataError(error.code, f"{path}: {error.message}", help=error.help) from error
     return lengths
-
-
-def lengths_of_set(prefix: Path) -> Integers:
-    """Tokens of each sample of a set, in the order of the raw data: what plans of that set number."""
-    pieces = PackedDataset.open(prefix).pieces
-    return pieces.length[pieces.order]
-
-
-def plan_of_set(path: Path, prefix: Path) -> tuple[PackPlan, PlanRecord]:
-    """The plan in a file, for the samples of a set; DataError SP117 if it is a plan for other data."""
-    return read_plan(path, lengths_of_set(prefix))
 
 
 def _source(repack: RepackOptions) -> Path:

@@ -253,8 +253,14 @@ def _write_set(
         return samples.write_rows(aside, documents), []
     with samples.tokens() as tokens:
         plan = _plan(samples, source, strategy, tokens, run, aside)
-        samples.ledger.padding = write_packs(
-            plan, tokens, aside, mask=run.pack.mask_mode, pad_token_id=source.pad_token_id, progress=run.progress
+        write_packs(
+            plan,
+            tokens,
+            aside,
+            ledger=samples.ledger,
+            mask=run.pack.mask_mode,
+            pad_token_id=source.pad_token_id,
+            progress=run.progress,
         )
     return len(plan), emit(run.write, plan, aside)
 

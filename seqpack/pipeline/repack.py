@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 from typing import Any
@@ -17,9 +16,10 @@ from seqpack.core.progress import Progress, no_progress
 from seqpack.hooks.host import plugin_host
 from seqpack.io.indexed import bin_path
 from seqpack.io.packed import DataSetPaths, PackedDataset, file_records
+from seqpack.io.planned import LEFT_OUT, ledger_without
 from seqpack.io.publish import partial_folder
 from seqpack.options.data import RepackOptions, StrategyOptions, WriteOptions
-from seqpack.packing.planning import check_strategy, make_plan
+from seqpack.packing.planning import check_strategy, cuts_samples, make_plan
 from seqpack.pipeline.emit import emit
 from seqpack.pipeline.materialize import write_packs
 from seqpack.pipeline.output import DataSetResult, check_output, packing_record, publish_set
@@ -49,7 +49,8 @@ def repack(
     paths = DataSetPaths(write.output_prefix)
     check_output(paths, write)
     source = PackedDataset.open(repack.source)
-    kept, ledger, losses = _fit(source, repack)
+    any_length = repack.on_overlong == "split" or (repack.on_overlong == "error" and cuts_samples(component))
+    kept, ledger, losses = _fit(source, repack, NO_LIMIT if any_length else repack.seq_length)
     with _sources(source, kept) as tokens, partial_folder(paths.prefix) as folder:
         plan = make_plan(
             component,
@@ -60,8 +61,14 @@ def repack(
         )
         aside = DataSetPaths(folder / paths.prefix.name)
         pad_token_id = source.manifest.tokenizer.pad_token_id
-        ledger.padding = write_packs(
-            plan, tokens, aside, mask=strategy.mask_mode, pad_token_id=pad_token_id, progress=progress
+        write_packs(
+            plan,
+            tokens,
+            aside,
+            ledger=ledger,
+            mask=strategy.mask_mode,
+            pad_token_id=pad_token_id,
+            progress=progress,
         )
         extra = emit(write, plan, aside)
         old_rejects = source.paths.rejects.read_text(encoding="utf-8")
@@ -85,10 +92,11 @@ def repack(
     return DataSetResult(paths, manifest)
 
 
-def _fit(source: PackedDataset, repack: RepackOptions) -> tuple[NDArray[np.int64], Ledger, list[dict[str, Any]]]:
+def _fit(
+    source: PackedDataset, repack: RepackOptions, limit: int
+) -> tuple[NDArray[np.int64], Ledger, list[dict[str, Any]]]:
     """The pieces that fit, in the order of the raw data; the ledger; and a line for each sample that does not fit."""
     pieces = source.pieces
-    limit = NO_LIMIT if repack.on_overlong == "split" else repack.seq_length
     too_long = np.flatnonzero(pieces.length > limit)
     if len(too_long) and repack.on_overlong == "error":
         worst = int(too_long[pieces.length[too_long].argmax()])
@@ -109,14 +117,9 @@ def _fit(source: PackedDataset, repack: RepackOptions) -> tuple[NDArray[np.int64
         raise DataError(
             "SP109", f"none of {len(pieces):,} samples fit --seq-length {repack.seq_length:,}", help="raise it"
         )
-    ledger = copy.deepcopy(source.manifest.ledger)
-    reason = "longer than --seq-length"
-    for piece in too_long.tolist():
-        num_tokens, num_targets = int(pieces.length[piece]), int(pieces.num_targets[piece])
-        ledger.unkeep(reason, num_tokens, num_targets)
-    ledger.check()
+    ledger = ledger_without(source.manifest.ledger, pieces, too_long)
     losses = [
-        {"key": pieces.key(piece), "outcome": "dropped", "reason": reason, "tokens": int(pieces.length[piece])}
+        {"key": pieces.key(piece), "outcome": "dropped", "reason": LEFT_OUT, "tokens": int(pieces.length[piece])}
         for piece in too_long.tolist()
     ]
     order = pieces.order

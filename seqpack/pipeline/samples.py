@@ -294,7 +294,8 @@ def check_loss(ledger: Ledger, files: Sequence[Path], length: LengthOptions) -> 
             "SP102",
             f"{ledger.loss_share:.1%} of {ledger.rows:,} rows would be left out, --max-drop is "
             f"{length.max_drop:.1%}: {listed}",
-            help="mend the data, choose --on-overlong truncate, or raise --max-drop; nothing was written",
+            help="mend the data, raise --max-drop, or cut long rows with preprocess --on-overlong truncate; nothing "
+            "was written",
         )
 
 

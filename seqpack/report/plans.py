@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from seqpack.report.command_lines import command_line
+
 if TYPE_CHECKING:
     from seqpack.pipeline.plan_only import PlanResult
     from seqpack.report.console import Console
@@ -24,4 +26,7 @@ def report_plan(console: Console, result: PlanResult) -> None:
         console.warn("SP102", f"{result.dropped:,} samples longer than --seq-length are not in the plan")
     if result.output is not None:
         console.show(f"wrote {result.output}, fingerprint {record.fingerprint[:12]}")
+        if result.source is not None:
+            words = ("seqpack", "train", result.source, "--plan", result.output, "--neat-pack")
+            console.note(f"next: {command_line(*words)} --model DIRECTORY --save RUN")
     console.result(result.to_dict())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -81,15 +82,36 @@ class Batch:
             num_padding=0,
         )
 
+    def padded(self, length: int) -> Batch:
+        """The batch with padding at its end, a segment of its own, so that it has ``length`` tokens."""
+        missing = length - self.input_ids.shape[1]
+        assert missing >= 0, f"a batch of {self.input_ids.shape[1]} tokens cannot be padded to {length}"
+        if missing == 0:
+            return self
+        extend = partial(torch.nn.functional.pad, pad=(0, missing))
+        return replace(
+            self,
+            input_ids=extend(self.input_ids),
+            labels=extend(self.labels, value=IGNORE_INDEX),
+            position_ids=torch.cat([self.position_ids, torch.arange(missing)[None]], dim=1),
+            is_real=extend(self.is_real, value=False),
+            loss_weights=None if self.loss_weights is None else extend(self.loss_weights),
+            segments=replace(self.segments, cu_seqlens=np.append(self.segments.cu_seqlens, np.int32(length))),
+            num_padding=self.num_padding + missing,
+        )
+
     def to(self, device: torch.device) -> Batch:
-        """The same batch with its tensors on ``device``."""
+        """The same batch with its tensors on ``device``; an NPU has no float64, so weights are float32 there."""
+        weights = self.loss_weights
+        if weights is not None:
+            weights = weights.to(device, torch.float32 if device.type == "npu" else weights.dtype)
         return replace(
             self,
             input_ids=self.input_ids.to(device),
             labels=self.labels.to(device),
             position_ids=self.position_ids.to(device),
             is_real=self.is_real.to(device),
-            loss_weights=None if self.loss_weights is None else self.loss_weights.to(device),
+            loss_weights=weights,
         )
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
-from seqpack.core.errors import DeviceError
+from seqpack.core.errors import DeviceError, SeqpackError
+from seqpack.runtime.npu import NpuBackend, hide_torch_npu, npu_is_there
 
 
 class DeviceBackend(Protocol):
@@ -28,6 +31,9 @@ class DeviceBackend(Protocol):
 
     def peak_memory(self) -> int:
         """Most bytes in use so far."""
+
+    def explain(self, error: RuntimeError) -> SeqpackError | None:
+        """The error to show instead of one that the device raised, or None if it is not the device's."""
 
 
 class CpuBackend:
@@ -54,6 +60,9 @@ class CpuBackend:
         unit = 1 if sys.platform == "darwin" else 1024  # the one field of getrusage whose unit differs
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
+    def explain(self, error: RuntimeError) -> SeqpackError | None:
+        return None
+
 
 class CudaBackend:
     """One CUDA device of this process, number ``index``. Written and not run yet: nothing here has had a GPU."""
@@ -73,11 +82,33 @@ class CudaBackend:
         """Most bytes that torch has had of the device."""
         return torch.cuda.max_memory_allocated(self.device)
 
+    def explain(self, error: RuntimeError) -> SeqpackError | None:
+        return None
+
 
 def select_device(name: str, *, num_threads: int | None = None, index: int = 0) -> DeviceBackend:
-    """The backend for ``--device``; SP501 for a device this version cannot compute on. "auto" is the CPU for now."""
-    if name in ("auto", "cpu"):
+    """The backend for ``--device``; SP501, SP502 or SP511 for a device that cannot be used here.
+
+    "auto" is NPU ``index`` where there is one, else the CPU.
+    """
+    if name == "auto":
+        name = "npu" if npu_is_there() else "cpu"
+    if name == "npu":
+        return NpuBackend(index)
+    hide_torch_npu()
+    if name == "cpu":
         return CpuBackend(num_threads)
     if name == "cuda" and torch.cuda.is_available():
         return CudaBackend(index)
     raise DeviceError("SP501", f"--device {name} is not available here", help="choose --device cpu")
+
+
+@contextmanager
+def device_errors(backend: DeviceBackend) -> Iterator[None]:
+    """Errors of the device, raised in the block, as sentences."""
+    try:
+        yield
+    except RuntimeError as error:
+        if (explained := backend.explain(error)) is None:
+            raise
+        raise explained from error

@@ -27,28 +27,32 @@ class RowShare:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertMeshes:
+    """``spread``, with the axes ``ep`` and maybe ``tp``: ranks that have other experts; ``same``: the same experts."""
+
+    spread: DeviceMesh
+    same: DeviceMesh
+
+
+@dataclass(frozen=True, slots=True)
 class ParallelPlan:
-    """Degrees whose product is the number of processes. ``dp_shard`` ranks hold one copy of the model in pieces."""
+    """Degrees whose product is the number of processes. ``dp_shard`` ranks hold one copy of the model in pieces.
+
+    ``ep`` neighbours of the ``dp_shard`` x ``cp`` ranks, which have tokens of their own, spread the experts of a layer.
+    """
 
     dp_replicate: int = 1
     dp_shard: int = 1
     cp: int = 1
     tp: int = 1
     pp: int = 1
+    ep: int = 1
 
     @classmethod
-    def of(cls, world_size: int, *, dp_replicate: int = 1, cp: int = 1, tp: int = 1, pp: int = 1) -> ParallelPlan:
-        """``dp_shard`` is what the other degrees leave; SP601 if they do not divide ``world_size``.
-
-        Tensor and pipeline parallelism are refused for now.
-        """
-        for flag, degree in (("--tp", tp), ("--pp", pp)):
-            if degree > 1:
-                raise ConfigError(
-                    "SP602",
-                    f"{flag} {degree} is not there yet",
-                    help="leave it out: data parallel ranks share the model",
-                )
+    def of(
+        cls, world_size: int, *, dp_replicate: int = 1, cp: int = 1, tp: int = 1, pp: int = 1, ep: int = 1
+    ) -> ParallelPlan:
+        """``dp_shard`` is what the other degrees leave; SP601 if they do not divide ``world_size``."""
         fixed = dp_replicate * cp * tp * pp
         if world_size % fixed:
             raise ConfigError(
@@ -57,7 +61,15 @@ class ParallelPlan:
                 f"x --pp {pp}",
                 help="start another number of processes, or change one of these",
             )
-        return cls(dp_replicate, world_size // fixed, cp, tp, pp)
+        dp_shard = world_size // fixed
+        if dp_shard * cp % ep:
+            raise ConfigError(
+                "SP601",
+                f"--ep {ep}: experts are spread over processes that read tokens of their own, and {dp_shard * cp} of "
+                "them, which the other degrees leave, cannot be divided by it",
+                help="start another number of processes, or change --ep",
+            )
+        return cls(dp_replicate, dp_shard, cp, tp, pp, ep)
 
     @property
     def world_size(self) -> int:
@@ -81,8 +93,27 @@ class ParallelPlan:
         shape = (self.pp, self.dp_replicate, self.dp_shard, self.cp, self.tp)
         return init_device_mesh(device_type, shape, mesh_dim_names=AXES)
 
+    def token_mesh(self, mesh: DeviceMesh) -> DeviceMesh:
+        """The ranks of one copy of the model that have tokens of their own, along one axis."""
+        return mesh["dp_shard"] if self.cp == 1 else mesh["dp_shard", "cp"]._flatten("dp_shard_cp")
+
+    def with_replicas(self, mesh: DeviceMesh, shards: DeviceMesh) -> DeviceMesh:
+        """``shards``, and before it the axis of whole copies, if there are any."""
+        from torch.distributed.device_mesh import DeviceMesh
+
+        return DeviceMesh._concatenate([mesh["dp_replicate"], shards]) if self.dp_replicate > 1 else shards
+
+    def expert_meshes(self, mesh: DeviceMesh) -> ExpertMeshes:
+        """Where experts lie; every rank calls it, once."""
+        from torch.distributed.device_mesh import DeviceMesh
+
+        tokens = self.token_mesh(mesh)
+        axes = tokens._unflatten(0, (tokens.size() // self.ep, self.ep), ("dp_outer", "ep"))
+        spread = DeviceMesh._concatenate([axes["ep"], mesh["tp"]]) if self.tp > 1 else axes["ep"]
+        return ExpertMeshes(spread, self.with_replicas(mesh, axes["dp_outer"]))
+
     def __str__(self) -> str:
         degrees = [(f"dp {self.dp_shard}", self.dp_shard)] + [
-            (f"{name} {getattr(self, name)}", getattr(self, name)) for name in ("dp_replicate", "cp", "tp", "pp")
+            (f"{name} {getattr(self, name)}", getattr(self, name)) for name in ("dp_replicate", "ep", "cp", "tp", "pp")
         ]
         return " · ".join(text for text, degree in degrees if degree > 1) or "one process"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from seqpack.core.errors import ConfigError, DistributedError
+from seqpack.runtime.interfaces import check_interfaces
 
-BACKENDS = {"cpu": "gloo", "cuda": "nccl", "npu": "hccl"}
+T = TypeVar("T")
+
+BACKENDS = {"cpu": "gloo", "cuda": "nccl", "npu": "cpu:gloo,npu:hccl"}
 TIMEOUT = timedelta(minutes=10)
 """How long a rank waits for the others: saving a checkpoint and reading a model may take one of them a while."""
 
@@ -31,11 +36,11 @@ class Ranks:
         return self.rank == 0
 
     def sum(self, values: Sequence[float], device: torch.device) -> list[float]:
-        """Every value added up over all ranks, in float64 where the device has it."""
+        """Every value added up over all ranks, in float64: counts of tokens are more than float32 can count."""
         if self.size == 1:
             return list(values)
-        dtype = torch.float64 if device.type in ("cpu", "cuda") else torch.float32
-        tensor = torch.tensor(values, dtype=dtype, device=device)
+        # An NPU has no float64; its group has gloo beside HCCL, for the host.
+        tensor = torch.tensor(values, dtype=torch.float64, device="cpu" if device.type == "npu" else device)
         dist.all_reduce(tensor)
         added: list[float] = tensor.tolist()
         return added
@@ -47,6 +52,14 @@ class Ranks:
         tensor = torch.tensor(value, dtype=torch.float32, device=device)
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return float(tensor)
+
+    def gather(self, value: T) -> list[T]:
+        """The value of every rank, in their order; any object that can be pickled."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
     def wait(self, group: dist.ProcessGroup | None = None) -> None:
         """Return when all ranks are here; in a thread, with a group of its own."""
@@ -78,6 +91,9 @@ def joined(ranks: Ranks, device_type: str, *, init_method: str | None = None) ->
     if ranks.size == 1:
         yield
         return
+    check_interfaces(os.environ)
+    if device_type == "npu":  # HCCL gives up after two minutes, when a rank may still read a large model
+        os.environ.setdefault("HCCL_CONNECT_TIMEOUT", str(int(TIMEOUT.total_seconds())))
     dist.init_process_group(
         BACKENDS[device_type], init_method=init_method, rank=ranks.rank, world_size=ranks.size, timeout=TIMEOUT
     )

@@ -29,7 +29,7 @@ class Isolation:
 
 def resolve_isolation(manifest: Manifest, data: TrainDataOptions) -> Isolation:
     """The mask the data was packed for. The three flags are one question and only confirm it: SP203 if they do not."""
-    apart, together = _isolation_flags(data)
+    apart, together = isolation_flags(data)
     if manifest.kind == "pretrain":
         return _documents(manifest)
     if not manifest.packed:
@@ -44,7 +44,7 @@ def documents_isolated(manifest: Manifest | None, data: TrainDataOptions) -> boo
 
     A manifest says whether end tokens were appended, and then decides. Without one, the flags do.
     """
-    apart, together = _isolation_flags(data)
+    apart, together = isolation_flags(data)
     if apart and together:
         raise ConfigError("SP203", f"{apart[0]} and {together[0]} contradict each other", help="give one of them")
     if data.eod_mask_loss is False:
@@ -71,7 +71,7 @@ def documents_isolated(manifest: Manifest | None, data: TrainDataOptions) -> boo
     return bool(appended)
 
 
-def _isolation_flags(data: TrainDataOptions) -> tuple[list[str], list[str]]:
+def isolation_flags(data: TrainDataOptions) -> tuple[list[str], list[str]]:
     """Which of the three flags ask to keep samples apart, and which not to."""
     given = {
         "neat-pack": data.neat_pack,
@@ -121,10 +121,15 @@ def _packed_apart(apart: list[str], together: list[str]) -> Isolation:
     return Isolation(MaskMode.BLOCK_CAUSAL, f"samples of a pack do not see each other, {source}")
 
 
-def resolve_row_length(manifest: Manifest, data: TrainDataOptions, longest_row: int) -> int | None:
-    """The length rows are padded to under ``--pad-to seq-length``, else None; SP208 if that contradicts the data."""
+def resolve_row_length(
+    manifest: Manifest, data: TrainDataOptions, longest_row: int, *, all_packed: bool = True
+) -> int | None:
+    """The length rows are padded to under ``--pad-to seq-length``, else None; SP208 if that contradicts the data.
+
+    With a packed set's ``manifest``, ``all_packed`` says whether the others are packed too.
+    """
     if manifest.packed:
-        if data.pad_to != "none":
+        if data.pad_to != "none" and all_packed:
             raise ConfigError("SP208", f"--pad-to {data.pad_to} is for unpacked data", help="leave it out")
         if manifest.kind == "sft" and data.seq_length not in (None, manifest.seq_length):
             raise ConfigError(
@@ -134,6 +139,8 @@ def resolve_row_length(manifest: Manifest, data: TrainDataOptions, longest_row: 
             )
     if data.pad_to != "seq-length":
         return None
+    if manifest.packed and manifest.seq_length is not None:
+        return manifest.seq_length
     if data.seq_length is None or data.seq_length < longest_row:
         seen = "is missing" if data.seq_length is None else f"is {data.seq_length}"
         raise ConfigError(
@@ -166,6 +173,28 @@ def resolve_tokenizer(
     made_with = Path(record.path)
     unchanged = (made_with / TOKENIZER_FILE).is_file() and tokenizer_fingerprint(made_with) == record.fingerprint
     return made_with if unchanged else None
+
+
+def check_stage(data: TrainDataOptions, manifest: Manifest) -> None:
+    """SP208 for flags of the other stage, SP203 for what the data were not made with."""
+    if data.stage is not None and data.stage != manifest.kind:
+        what = "pretraining text" if manifest.kind == "pretrain" else "samples with labels"
+        raise ConfigError(
+            "SP208",
+            f"--stage {data.stage} was given, but the data are {what}",
+            help=f"leave it out, or give --stage {manifest.kind}",
+        )
+    made_with = manifest.recipe.get("prompt_type")
+    if data.prompt_type is not None and made_with not in (None, data.prompt_type):
+        raise ConfigError(
+            "SP203",
+            f"--prompt-type {data.prompt_type} was given, but the data were made with {made_with}",
+            help="leave it out, or preprocess the data again with this template",
+        )
+    if data.pack and not manifest.packed:
+        raise ConfigError("SP203", "--pack was given, but the data are not packed", help="pack them: seqpack pack")
+    if manifest.kind == "sft" and data.eod_mask_loss is not None:
+        raise ConfigError("SP208", "--eod-mask-loss is for pretraining text", help="leave it out: labels say it")
 
 
 def check_output(save: Path, *, overwrite: bool) -> None:

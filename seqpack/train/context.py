@@ -19,7 +19,6 @@ from seqpack.cp.kernels import Kernels
 from seqpack.train.summary import ContextPrice
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch.distributed.device_mesh import DeviceMesh
 
     from seqpack.attention.contract import AttentionBackend
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from seqpack.runtime.batch import Batch
     from seqpack.runtime.device import DeviceBackend
     from seqpack.runtime.parallel import ParallelPlan
-
-    ReadBatch = Callable[[NDArray[np.int64]], Batch]
 
 
 def context_settings(options: ContextOptions, parallel: ParallelPlan) -> ContextSettings | None:
@@ -83,14 +80,14 @@ def make_planner(
 
 
 def share_rows(
-    read_batch: ReadBatch, planner: Planner, mesh: DeviceMesh, attention: AttentionBackend, backend: DeviceBackend
-) -> ReadBatch:
-    """``read_batch`` that returns this rank's part of what the ranks of ``cp`` share."""
+    planner: Planner, mesh: DeviceMesh, attention: AttentionBackend, backend: DeviceBackend
+) -> Callable[[Batch], Batch]:
+    """What takes this rank's part of a batch that the ranks of ``cp`` share."""
     partial = attention.load_partial() if attention.load_partial is not None else None
     context = ContextParallel(
         planner, Wire.of(mesh["cp"].get_group()), Kernels(attention.load(), partial), backend.device
     )
-    return lambda rows: context.shard(read_batch(rows))
+    return context.shard
 
 
 def prices(planner: Planner, batches: Iterable[Batch]) -> list[ContextPrice]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,11 @@ from seqpack.io.foreign import ForeignDataset, is_pai, open_foreign
 from seqpack.io.indexed import IndexedDataset, idx_path
 from seqpack.io.manifest import Manifest
 from seqpack.io.packed import DataSetPaths, PackedDataset, PretrainPaths
-from seqpack.train.checks import documents_isolated
+from seqpack.io.planned import PlannedDataset
+from seqpack.train.checks import check_stage, documents_isolated
+from seqpack.train.mixture import check_same, deciding
+from seqpack.train.pack_plans import read_through_plans
+from seqpack.train.repacking import Sets, repacked
 from seqpack.train.split import parse_split, part_of
 
 if TYPE_CHECKING:
@@ -35,18 +40,26 @@ SAMPLES_NAMED = 6
 class TrainData:
     """Rows of all sets one after the other; ``weights`` are shares of the rows taken from each set, if given.
 
-    ``manifest`` is that of the first set; the others agree with it in what training depends on. ``notes`` say what was
-    found out about sets without one.
+    ``manifest`` is that of the first packed set, or of the first set; the others agree with it in what training depends
+    on. ``notes`` say what was found out about sets without one.
     """
 
     sets: tuple[PackedDataset, ...]
     weights: tuple[float, ...] | None
     split: tuple[float, float, float]
     notes: tuple[str, ...]
+    of_epoch: Callable[[int], Sets] | None = None
+    """The sets of an epoch, if they are packed again in each; row ``r`` of epoch ``e`` is then ``e * len() + r``."""
+    num_epochs: int = 1
+    """Epochs that ``num_targets`` and the other values of rows are there for, one after the other."""
 
     @property
     def manifest(self) -> Manifest:
-        return self.sets[0].manifest
+        return deciding(self.sets).manifest
+
+    @property
+    def all_packed(self) -> bool:
+        return all(dataset.manifest.packed for dataset in self.sets)
 
     def __len__(self) -> int:
         return sum(map(len, self.sets))
@@ -55,13 +68,22 @@ class TrainData:
         dataset, place = self._find(row)
         return dataset[place]
 
+    def repacked(self, num_epochs: int) -> TrainData:
+        """The same, with the values of rows for so many epochs; ``of_epoch`` must be there."""
+        return replace(self, num_epochs=num_epochs)
+
+    @property
+    def epoch_shift(self) -> int:
+        """What to add to the number of a row for that of the next epoch; 0 if rows are the same in every epoch."""
+        return len(self) if self.of_epoch else 0
+
     @property
     def num_targets(self) -> NDArray[np.int64]:
-        return np.concatenate([dataset.num_targets for dataset in self.sets])
+        return np.concatenate([dataset.num_targets for dataset in self._all_sets()])
 
     @property
     def num_tokens(self) -> NDArray[np.int64]:
-        return np.concatenate([dataset.num_tokens for dataset in self.sets])
+        return np.concatenate([dataset.num_tokens for dataset in self._all_sets()])
 
     @property
     def row_lengths(self) -> NDArray[np.int32]:
@@ -70,13 +92,13 @@ class TrainData:
     def loss_units(self, reduction: str) -> NDArray[np.int64]:
         """What the loss of each row counts, int64 ``[rows]``: trained tokens, or samples or packs that have some."""
         if reduction == "sample":
-            return np.concatenate([_trained_samples(dataset) for dataset in self.sets])
+            return np.concatenate([_trained_samples(dataset) for dataset in self._all_sets()])
         return (self.num_targets > 0).astype(np.int64) if reduction == "pack" else self.num_targets
 
     def costs(self, flops: ModelFlops) -> NDArray[np.float64]:
         """Operations of each row for a model; samples of a pack that see each other are one piece."""
         found = []
-        for dataset in self.sets:
+        for dataset in self._all_sets():
             pieces, rows = dataset.pieces, len(dataset)
             if dataset.manifest.mask is MaskMode.CAUSAL:
                 found.append(flops.of_rows(np.arange(rows), dataset.num_tokens, dataset.num_targets, rows))
@@ -97,18 +119,33 @@ class TrainData:
         keys = [dataset.pieces.key(piece) for piece in pieces]
         return f"row {place} ({', '.join(keys[:SAMPLES_NAMED])}{', ...' if len(keys) > SAMPLES_NAMED else ''})"
 
+    def key(self, row: int, sample: int) -> str:
+        """``file:line`` that a sample of a row comes from."""
+        dataset, place = self._find(row)
+        return dataset.pieces.key(int(dataset.offsets[place]) + sample)
+
     def digest(self) -> str:
         """The same for the same rows in the same order."""
-        found = hashlib.sha256(repr((self.weights, self.split)).encode())
+        again = ("repacked",) if self.of_epoch else ()
+        found = hashlib.sha256(repr((self.weights, self.split, *again)).encode())
         for dataset in self.sets:
             files = {name: record.sha256 for name, record in sorted(dataset.manifest.files.items())}
             found.update(repr((files, len(dataset), dataset.manifest.mask)).encode())
-            for column in (dataset.pieces.length, dataset.pieces.num_targets):
+            for column in dataset.layout:
                 found.update(np.ascontiguousarray(column).tobytes())
         return found.hexdigest()
 
+    def _all_sets(self) -> Iterator[PackedDataset]:
+        """The sets of every epoch that values are there for."""
+        for epoch in range(self.num_epochs):
+            yield from self.of_epoch(epoch) if self.of_epoch else self.sets
+
     def _find(self, row: int) -> tuple[PackedDataset, int]:
-        for dataset in self.sets:
+        sets = self.sets
+        if self.of_epoch:
+            epoch, row = divmod(row, len(self))
+            sets = self.of_epoch(epoch)
+        for dataset in sets:
             if row < len(dataset):
                 return dataset, row
             row -= len(dataset)
@@ -119,10 +156,20 @@ def open_data(data: TrainDataOptions, *, end_token_id: int | None = None) -> Tra
     """Open every set of ``--data-path``; SP203 if they do not fit together, SP208 for flags that fit none of them."""
     paths, weights = parse_data_path(data.data_path)
     sets = tuple(_open(Path(path), data, end_token_id) for path in paths)
-    _check_same(paths, sets)
-    _check_stage(data, sets[0].manifest)
+    sets = read_through_plans(paths, sets, data)
+    check_same(paths, sets)
+    check_stage(data, deciding(sets).manifest)
     notes = tuple(note for path, dataset in zip(paths, sets, strict=True) for note in _notes(path, dataset))
-    return TrainData(sets, weights, parse_split(data.split), notes)
+    if deciding(sets).manifest.packed:
+        alone = [(path, dataset) for path, dataset in zip(paths, sets, strict=True) if not dataset.manifest.packed]
+        notes += tuple(
+            f"{path} is not packed: each of its {len(dataset):,} rows is one sample" for path, dataset in alone
+        )
+    split = parse_split(data.split)
+    if not data.repack_epochs:
+        return TrainData(sets, weights, split, notes)
+    notes += ("packs hold other samples of the same lengths in every epoch",)
+    return TrainData(sets, weights, split, notes, repacked(sets, split, data.seed))
 
 
 def parse_data_path(words: list[str]) -> tuple[list[str], tuple[float, ...] | None]:
@@ -202,46 +249,6 @@ def _documents(pair: Path, data: TrainDataOptions, manifest: Manifest | None, en
     )
 
 
-def _check_same(paths: list[str], sets: tuple[PackedDataset, ...]) -> None:
-    first = sets[0].manifest
-    for path, dataset in zip(paths, sets, strict=True):
-        manifest = dataset.manifest
-        facts = (
-            ("kind", first.kind, manifest.kind),
-            ("mask", first.mask, manifest.mask),
-            ("sequence length", first.seq_length, manifest.seq_length),
-            ("tokenizer", first.tokenizer.fingerprint[:12], manifest.tokenizer.fingerprint[:12]),
-        )
-        for name, wanted, found in facts:
-            if wanted != found:
-                raise ConfigError(
-                    "SP203",
-                    f"--data-path: {paths[0]} and {path} differ in {name}: {wanted} and {found}",
-                    help="make them with the same options to train on both in one run",
-                )
-
-
-def _check_stage(data: TrainDataOptions, manifest: Manifest) -> None:
-    if data.stage is not None and data.stage != manifest.kind:
-        what = "pretraining text" if manifest.kind == "pretrain" else "samples with labels"
-        raise ConfigError(
-            "SP208",
-            f"--stage {data.stage} was given, but the data are {what}",
-            help=f"leave it out, or give --stage {manifest.kind}",
-        )
-    made_with = manifest.recipe.get("prompt_type")
-    if data.prompt_type is not None and made_with not in (None, data.prompt_type):
-        raise ConfigError(
-            "SP203",
-            f"--prompt-type {data.prompt_type} was given, but the data were made with {made_with}",
-            help="leave it out, or preprocess the data again with this template",
-        )
-    if data.pack and not manifest.packed:
-        raise ConfigError("SP203", "--pack was given, but the data are not packed", help="pack them: seqpack pack")
-    if manifest.kind == "sft" and data.eod_mask_loss is not None:
-        raise ConfigError("SP208", "--eod-mask-loss is for pretraining text", help="leave it out: labels say it")
-
-
 def _notes(path: str, dataset: PackedDataset) -> list[str]:
     notes = []
     if isinstance(dataset, ForeignDataset):
@@ -252,6 +259,10 @@ def _notes(path: str, dataset: PackedDataset) -> list[str]:
     if isinstance(dataset, DocumentRows):
         where = "the document index" if dataset.boundaries_from_index else "end tokens, as the index has one document"
         notes.append(f"{path}: {dataset.num_documents:,} documents, their ends from {where}")
+    if isinstance(dataset, PlannedDataset):
+        left_out = f"; {dataset.num_left_out:,} longer samples are left out" if dataset.num_left_out else ""
+        made = f"{len(dataset):,} packs of {dataset.manifest.seq_length:,} tokens, strategy {dataset.manifest.strategy}"
+        notes.append(f"{path} is read through a plan: {made}{left_out}")
     if not dataset.manifest.tokenizer.fingerprint:
         notes.append(f"{path} does not say which tokenizer it was made with, so that could not be checked")
     return notes

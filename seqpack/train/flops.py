@@ -67,7 +67,9 @@ class ModelFlops:
     ) -> NDArray[np.float64]:
         """Operations of each row, from its pieces: the row, length and targets of every piece."""
         pairs = sum(_pairs(lengths, window).astype(np.float64) for window in self.windows)
-        pieces = 6.0 * (self.matrices * lengths + self.head * num_targets) + 12.0 * self.attention_width * pairs
+        # Python's numbers take the width of the array they meet, and the weights of a large model do not fit 32 bits.
+        tokens, targets = lengths.astype(np.float64), num_targets.astype(np.float64)
+        pieces = 6.0 * (self.matrices * tokens + self.head * targets) + 12.0 * self.attention_width * pairs
         summed: NDArray[np.float64] = np.bincount(row, weights=pieces, minlength=num_rows).astype(np.float64)
         return summed
 
@@ -78,6 +80,19 @@ class ModelFlops:
         weights = self.matrices * num_tokens + self.head * num_targets
         products = (4.0 if self.adapters else 6.0) * weights + 6.0 * self.adapters * num_tokens
         return products + 12.0 * self.attention_width * pairs
+
+
+def costs_of_layers(config: Any) -> list[float]:
+    """Weights that a token passes in each layer, and in the output layer at the end: what a pipeline is cut by."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    costs = [0.0] * config.num_hidden_layers
+    for name, weight in model.named_parameters():
+        if active := _active(config, name, weight):
+            costs[int(name.partition(".layers.")[2].partition(".")[0])] += active
+    return [*costs, float(config.vocab_size * config.hidden_size)]
 
 
 def peak_flops(device_name: str) -> float | None:

@@ -68,7 +68,8 @@ class RowSchedule:
     ``num_targets`` holds the loss targets of every row of the data. Rows without any are left out, as they could only
     add time; ``num_left_out`` counts them. ``loss_units`` holds what the loss of each row counts, by default its
     targets. Exactly one of ``train_iters``, ``train_samples`` (rows) and ``epochs`` is given. ``pools`` are the rows to
-    train on, one array for each data set; all by default. ``weights`` and ``padded`` are those of ``RowStream``.
+    train on, one array for each data set; all by default. ``weights``, ``padded`` and ``epoch_shift`` are those of
+    ``RowStream``; with ``epoch_shift``, the arrays of values go on with those of the rows of the next epochs.
     ``costs`` is the work of each row, by which a step is shared among ranks; its targets by default.
     """
 
@@ -88,6 +89,7 @@ class RowSchedule:
         weights: Sequence[float] | None = None,
         padded: bool = False,
         costs: NDArray[np.float64] | None = None,
+        epoch_shift: int = 0,
     ) -> None:
         assert sum(duration is not None for duration in (train_iters, train_samples, epochs)) == 1
         pools = [np.arange(len(num_targets))] if pools is None else pools
@@ -110,6 +112,7 @@ class RowSchedule:
             shuffle=shuffle,
             weights=weights,
             multiple_of=global_batch_size if padded else 1,
+            epoch_shift=epoch_shift,
         )
         if epochs is not None:
             self.num_rows = max(1, round(epochs * self._stream.epoch_rows))
@@ -145,6 +148,11 @@ class RowSchedule:
             rows = self._stream.take(first, min(first + COUNTED_ROWS, self.num_rows))
             counts += np.bincount(rows, minlength=len(counts))
         return counts
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs that the run takes rows of, of the set that goes round most often."""
+        return self._stream.num_epochs(self.num_rows)
 
     @property
     def epochs(self) -> float:

@@ -16,7 +16,9 @@ from torch.distributed.fsdp import FSDPModule
 from seqpack.core.errors import ConfigError
 from seqpack.runtime.parallel import RowShare
 from seqpack.runtime.ranks import Ranks
+from seqpack.train.gradients import add_up_shared
 from seqpack.train.metrics import StepMetrics
+from seqpack.train.pipeline import PipelineLM
 from seqpack.train.stopping import RunStopped, StopRequest
 from seqpack.train.summary import TrainResult
 
@@ -87,7 +89,7 @@ class Trainer:
     checkpoint draws the same.
     """
 
-    model: PackedLM
+    model: PackedLM | PipelineLM
     schedule: RowSchedule
     read_batch: ReadBatch
     optimizer: Optimizer
@@ -131,7 +133,7 @@ def train(
 
 
 def accumulate_gradients(
-    model: PackedLM,
+    model: PackedLM | PipelineLM,
     step: Step,
     read_batch: ReadBatch,
     device: torch.device,
@@ -151,12 +153,17 @@ def accumulate_gradients(
         asked = time.perf_counter()
         batch = read_batch(rows) if counts else read_batch(rows).without_labels()
         waited += time.perf_counter() - asked
+        batches.append(batch)
+        if isinstance(model, PipelineLM):
+            continue
         if isinstance(model, FSDPModule):  # gradients are exchanged once a step
             model.set_requires_gradient_sync(number == len(mine))
         loss = model(batch.to(device)) / step.loss_units
         loss.backward()
         total += loss.detach().to(total)
-        batches.append(batch)
+    if isinstance(model, PipelineLM):
+        total, batches = model.accumulate(batches, step.loss_units)
+    add_up_shared(model.parameters())
     return total, batches, waited
 
 
@@ -167,12 +174,15 @@ def evaluate(trainer: Trainer, schedule: Sequence[Step]) -> float:
     total, units = 0.0, 0
     model.eval()
     for step in schedule:
+        batches = []
         for rows, counts in step.of_rank(share.rank, share.size):
-            batch = trainer.read_batch(rows)
-            loss = model(batch.to(device))
-            if counts:
-                total += loss.item()
-                units += batch.loss_units if share.counts else 0
+            batch = trainer.read_batch(rows) if counts else trainer.read_batch(rows).without_labels()
+            batches.append(batch)
+            units += batch.loss_units if share.counts else 0
+            if not isinstance(model, PipelineLM):
+                total += model(batch.to(device)).item()
+        if isinstance(model, PipelineLM):
+            total += model.evaluate(batches).item()
     model.train()
     total, all_units = ranks.sum([total, units], device)
     return total / all_units

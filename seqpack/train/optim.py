@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
 
-from seqpack.train.sharding import whole
+from seqpack.train.gradients import clip
 
 DecayStyle = Literal["cosine", "linear", "wsd", "constant"]
 
@@ -45,7 +45,8 @@ class Optimizer:
     """AdamW over a model's named parameters; ``gradient_norm()`` then ``step(lr)`` once all backward passes are done.
 
     Weights narrower than float32 are updated through float32 masters, and their gradients summed in float32: an
-    update of a millionth is lost in bfloat16, which has three significant digits.
+    update of a millionth is lost in bfloat16, which has three significant digits. For each of ``copies`` another
+    parameter stands, here or on another rank: the norm leaves it out.
     """
 
     def __init__(
@@ -56,9 +57,11 @@ class Optimizer:
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         clip_grad: float = 0.0,
+        copies: Sequence[torch.Tensor] = (),
     ) -> None:
         self._masters = [_Master(name, parameter) for name, parameter in parameters if parameter.requires_grad]
         self._clip_grad = clip_grad
+        self._copies = copies
         updated = [master.weight for master in self._masters]
         groups = [
             {"params": [weight for weight in updated if weight.ndim >= 2], "weight_decay": weight_decay},
@@ -69,15 +72,24 @@ class Optimizer:
     def tensors(self) -> dict[str, torch.Tensor]:
         """Weights and state by name, to save them and to load into them; call ``loaded`` after the latter."""
         found: dict[str, torch.Tensor] = {}
-        for master in self._masters:
+        for master in self._first_of_name().values():
             found[f"weight.{master.name}"] = master.weight.detach()
             found |= {f"{key}.{master.name}": value for key, value in self._state_of(master.weight).items()}
         return found
 
     def loaded(self) -> None:
         """Take up what was loaded into ``tensors()``."""
+        first = self._first_of_name()
         for master in self._masters:
+            if (loaded := first[master.name]) is not master:
+                master.weight.detach().copy_(loaded.weight)
+                for key, value in self._state_of(loaded.weight).items():
+                    self._state_of(master.weight)[key].copy_(value)
             master.write_back()
+
+    def _first_of_name(self) -> dict[str, _Master]:
+        """By name; a pipeline may have a tied output layer beside the embedding, under its name."""
+        return {master.name: master for master in reversed(self._masters)}
 
     def _state_of(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
         """What AdamW keeps for a weight; made here as AdamW would, which does it at its first step."""
@@ -90,7 +102,7 @@ class Optimizer:
     def gradient_norm(self) -> torch.Tensor:
         """Norm of all gradients together, before clipping, a scalar; clips them."""
         weights = [master.weight for master in self._masters]
-        return whole(torch.nn.utils.clip_grad_norm_(weights, self._clip_grad or math.inf))
+        return clip(weights, self._clip_grad or math.inf, copies=self._copies)
 
     def step(self, lr: float) -> None:
         """Update the parameters and forget the gradients."""

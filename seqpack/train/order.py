@@ -17,7 +17,8 @@ class RowStream:
 
     Without ``weights`` an epoch holds every row once, in a new order each time if ``shuffle``. ``multiple_of`` fills
     an epoch up with the first rows again, as ``--padded-samples`` does. With ``weights``, rows come from every pool by
-    its share, and each pool goes round by itself.
+    its share, and each pool goes round by itself. If rows are others in every epoch, those of epoch ``e`` are numbered
+    from ``e * epoch_shift`` on.
     """
 
     def __init__(
@@ -28,8 +29,9 @@ class RowStream:
         shuffle: bool,
         weights: Sequence[float] | None = None,
         multiple_of: int = 1,
+        epoch_shift: int = 0,
     ) -> None:
-        self._seed, self._shuffle = seed, shuffle
+        self._seed, self._shuffle, self._epoch_shift = seed, shuffle, epoch_shift
         self._pools = list(pools)
         self._weights = None
         if weights is None or len(pools) == 1:
@@ -52,6 +54,13 @@ class RowStream:
         shift = blocks[0] * BLOCK_ROWS
         return rows[first - shift : last - shift]
 
+    def num_epochs(self, num_rows: int) -> int:
+        """Epochs, of the pool that goes round most often, that the first ``num_rows`` rows are of."""
+        if self._weights is None:
+            return -(-num_rows // self.epoch_rows)
+        taken = self._taken(-(-num_rows // BLOCK_ROWS) * BLOCK_ROWS)  # blocks are shuffled as a whole
+        return max(-(-int(rows) // len(pool)) for rows, pool in zip(taken, self._pools, strict=True))
+
     def _of_pool(self, pool: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows at these places of the stream of one pool."""
         epochs, within = places // len(self._pools[pool]), places % len(self._pools[pool])
@@ -60,7 +69,7 @@ class RowStream:
 
     def _draw_order(self, pool: int, epoch: int) -> NDArray[np.int64]:
         rows = self._pools[pool]
-        return rows[row_order(len(rows), self._seed, epoch, self._shuffle, pool)]
+        return rows[row_order(len(rows), self._seed, epoch, self._shuffle, pool)] + epoch * self._epoch_shift
 
     def _draw_block(self, block: int) -> NDArray[np.int64]:
         """The rows of one block: of every pool the next ones, spread evenly, or at random if the run shuffles."""

@@ -13,6 +13,7 @@ from seqpack.core.errors import ConfigError
 from seqpack.models.load import ModelSpec, resolve_model
 from seqpack.models.lora import LoraSettings
 from seqpack.models.self_check import self_check
+from seqpack.models.stages import PipelineCut
 from seqpack.options.context import ContextOptions
 from seqpack.options.train import (
     DEFAULT_EPOCHS,
@@ -38,12 +39,15 @@ from seqpack.train.checks import (
 )
 from seqpack.train.context import attention_name, context_settings, make_planner, needs_parts, prices
 from seqpack.train.data import TrainData, open_data
+from seqpack.train.estimate import Workload, estimate_layout
 from seqpack.train.flops import ModelFlops
+from seqpack.train.layout import cut_model
 from seqpack.train.loader import BatchReader, RowSchedule
 from seqpack.train.loop import Evaluation
 from seqpack.train.loss import chunked_cross_entropy
+from seqpack.train.pipeline import check_micro_batches
 from seqpack.train.run_state import SavedStep, newest
-from seqpack.train.summary import ContextPrice, RunSummary
+from seqpack.train.summary import ContextPrice, LayoutEstimate, RunSummary
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,6 +82,7 @@ class TrainPlan:
     saved: SavedStep | None
     ranks: Ranks
     parallel: ParallelPlan
+    cut: PipelineCut | None
     lora: LoraSettings | None
     context: Planner | None = None
 
@@ -85,6 +90,19 @@ class TrainPlan:
     def result_folder(self) -> str:
         """Name of what the run writes in the end."""
         return MODEL_FOLDER if self.lora is None else ADAPTER_FOLDER
+
+    @property
+    def num_micro_batches(self) -> int:
+        """Of a full step, on each data parallel rank."""
+        return -(-self.training.global_batch_size // self.training.micro_batch_size // self.parallel.dp)
+
+    @property
+    def estimate(self) -> LayoutEstimate:
+        """What the layout asks of a process, for micro-batches of the longest rows."""
+        tokens = self.training.micro_batch_size * (self.row_length or int(self.dataset.row_lengths.max(initial=1)))
+        recompute = self.training.recompute_granularity
+        work = Workload(self.num_micro_batches, tokens, DTYPE_BYTES[self.dtype], recompute)
+        return estimate_layout(self.model.config, self.parallel, self.cut, work)
 
     @property
     def peak_lr(self) -> float:
@@ -150,6 +168,8 @@ class TrainPlan:
 
         One process keeps bfloat16 weights beside their masters. With LoRA, what is trained is too little to count.
         """
+        if self.ranks.size > 1 and self.lora is None:
+            return self.estimate.state_bytes
         width, shards = DTYPE_BYTES[self.dtype], self.parallel.dp_shard * self.parallel.cp
         wide = max(width, DTYPE_BYTES["float32"])
         kept = wide if shards > 1 else width
@@ -199,7 +219,8 @@ def prepare(
     dataset = open_data(data, end_token_id=_end_token(model, data))
     manifest = dataset.manifest
     isolation = resolve_isolation(manifest, data)
-    row_length = resolve_row_length(manifest, data, int(dataset.row_lengths.max(initial=0)))
+    longest_row = int(dataset.row_lengths.max(initial=0))
+    row_length = resolve_row_length(manifest, data, longest_row, all_packed=dataset.all_packed)
     backend = select_device(run.device, num_threads=run.num_threads, index=ranks.local)
     spec = resolve_model(
         model.model,
@@ -208,8 +229,11 @@ def prepare(
         eos_token_id=manifest.tokenizer.eos_token_id,
         pad_token_id=manifest.tokenizer.pad_token_id,
     )
+    cut = cut_model(spec.config, parallel_plan, parallel or ParallelOptions(), training, lora or LoraOptions())
     if not spec.tested:
         self_check(spec.config, cpu_flash_attention, chunked_cross_entropy)
+    if data.repack_epochs:
+        dataset = dataset.repacked(_schedule(dataset, data, training, None).num_epochs)
     settings = context_settings(context, parallel_plan)
     attention = _attention(
         attention_name(context, run.attention), spec, backend, model.dtype, isolation, parts=needs_parts(settings)
@@ -218,7 +242,7 @@ def prepare(
     tokenizer_dir = resolve_tokenizer(
         manifest.tokenizer, model.tokenizer, spec.directory, random_weights=spec.random_weights
     )
-    return TrainPlan(
+    plan = TrainPlan(
         data=data,
         training=training,
         run=run,
@@ -235,11 +259,15 @@ def prepare(
         saved=newest(run.save) if run.resume else None,
         ranks=ranks,
         parallel=parallel_plan,
+        cut=cut,
         lora=_lora(lora or LoraOptions()),
         context=make_planner(settings, context, spec, parallel_plan, backend, attention, DTYPE_BYTES[model.dtype])
         if settings is not None
         else None,
     )
+    if cut is not None:
+        check_micro_batches(cut, plan.num_micro_batches)
+    return plan
 
 
 def _attention(
@@ -271,6 +299,7 @@ def _parallel(options: ParallelOptions, ranks: Ranks) -> ParallelPlan:
         cp=options.context_parallel_size,
         tp=options.tensor_model_parallel_size,
         pp=options.pipeline_model_parallel_size,
+        ep=options.expert_model_parallel_size,
     )
 
 
@@ -300,6 +329,7 @@ def _schedule(
         weights=dataset.weights,
         padded=data.padded_samples,
         costs=costs,
+        epoch_shift=dataset.epoch_shift,
         loss_units=dataset.loss_units(training.loss_reduction),
     )
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+import seqpack
 from seqpack.models.load import build_model
 from seqpack.models.lora import LoraSettings, adapter_weights, add_lora
 from seqpack.models.packed import PackedLM
@@ -20,6 +21,9 @@ from seqpack.models.recompute import recompute
 from seqpack.options.train import (
     TrainOptions,
 )
+from seqpack.runtime.agreement import check_agreement
+from seqpack.runtime.watchdog import watched
+from seqpack.train.assemble import Observe, as_it_is, assemble
 from seqpack.train.checkpoint import save_adapter, save_hf
 from seqpack.train.checks import (
     ADAPTER_FOLDER,
@@ -32,9 +36,10 @@ from seqpack.train.loop import Progress, Saving, Trainer, train
 from seqpack.train.loss import chunked_cross_entropy
 from seqpack.train.metrics import JsonlSink, read_metrics
 from seqpack.train.optim import Optimizer, learning_rate
+from seqpack.train.pipeline import PipelineLM, whole_state
 from seqpack.train.plan import TrainPlan
 from seqpack.train.run_state import RunState, quiet
-from seqpack.train.sharding import full_state, shard, weight_dtype
+from seqpack.train.sharding import full_state, weight_dtype
 from seqpack.train.summary import TrainResult
 
 if TYPE_CHECKING:
@@ -47,30 +52,17 @@ if TYPE_CHECKING:
     from seqpack.train.loop import ReadBatch
 
 
-def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
+def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = (), *, checkpoints: bool = True) -> TrainResult:
     """Build the model, train it, save it. Every step goes to ``metrics.jsonl`` and to ``sinks``, which stay open.
 
     Called by every rank of ``plan.ranks``, inside their process group. Raises ``RunStopped`` after Ctrl-C or SIGTERM,
-    with a checkpoint on disk.
+    with a checkpoint on disk; without ``checkpoints`` there is none, and signals do what they do elsewhere.
     """
     ranks, save = plan.ranks, plan.run.save
+    check_agreement(ranks, {**_identity(plan), **_facts(plan)})
     ranks.wait()  # all have looked at --save before the first one changes it
-    mesh = plan.parallel.mesh(plan.backend.device.type) if ranks.size > 1 else None
-    model = _model(plan, mesh)
-    trainer = Trainer(
-        model,
-        plan.schedule,
-        _reader(plan, mesh),
-        _optimizer(model, plan.training),
-        _rate(plan),
-        plan.backend,
-        ranks,
-        plan.parallel.row_share(ranks.rank),
-        seed=plan.data.seed,
-        describe=plan.dataset.describe,
-        flops=ModelFlops.of(plan.model.config, adapters=_adapter_size(plan, model)).of_batch,
-        peak_flops=(peak_flops(plan.backend.name) or 0.0) * ranks.size,
-    )
+    trainer = make_trainer(plan)
+    model = trainer.model
     state = RunState(save, ranks, _identity(plan), plan.run.keep_last or None, background=plan.run.async_save)
     if plan.saved is not None:
         state.load(plan.saved, trainer.optimizer.tensors())
@@ -81,18 +73,44 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
     ranks.wait()
     with ExitStack() as stack:
         stack.enter_context(quiet())
+        stack.enter_context(watched(ranks))
         stack.callback(state.close)
         if ranks.first:
             sinks = [stack.enter_context(closing(JsonlSink(save / METRICS_FILE, keep=plan.first_step))), *sinks]
-        saving = Saving(
-            lambda step: state.save(step, trainer.optimizer.tensors()), state.finish, plan.run.save_interval
-        )
+        saving = None
+        if checkpoints:
+            saving = Saving(
+                lambda step: state.save(step, trainer.optimizer.tensors()), state.finish, plan.run.save_interval
+            )
         result = train(trainer, sinks=sinks, saving=saving, evaluation=plan.evaluation, progress=progress)
     _export(plan, model)
     return replace(result, model_path=str(save / plan.result_folder))
 
 
-def _model(plan: TrainPlan, mesh: DeviceMesh | None) -> PackedLM:
+def make_trainer(plan: TrainPlan, observe: Observe = as_it_is) -> Trainer:
+    """The model of a run on its devices, and what it trains with; every rank calls it.
+
+    ``observe`` may put something around the loss.
+    """
+    mesh = plan.parallel.mesh(plan.backend.device.type) if plan.ranks.size > 1 else None
+    model = _model(plan, mesh, observe)
+    return Trainer(
+        model,
+        plan.schedule,
+        _reader(plan, mesh),
+        _optimizer(model, plan.training),
+        _rate(plan),
+        plan.backend,
+        plan.ranks,
+        plan.parallel.row_share(plan.ranks.rank),
+        seed=plan.data.seed,
+        describe=plan.dataset.describe,
+        flops=ModelFlops.of(plan.model.config, adapters=_adapter_size(plan, model)).of_batch,
+        peak_flops=(peak_flops(plan.backend.name) or 0.0) * plan.ranks.size,
+    )
+
+
+def _model(plan: TrainPlan, mesh: DeviceMesh | None, observe: Observe) -> PackedLM | PipelineLM:
     dtype: torch.dtype = getattr(torch, plan.dtype)
     sharded = mesh is not None
     hf_model = build_model(
@@ -101,18 +119,21 @@ def _model(plan: TrainPlan, mesh: DeviceMesh | None) -> PackedLM:
     if plan.lora is not None:
         add_lora(hf_model, plan.lora)
     recompute(hf_model, plan.training.recompute_granularity)
-    model = PackedLM(hf_model, plan.attention.load(), chunked_cross_entropy)
-    if mesh is not None:
-        shard(model, plan.parallel, mesh, dtype)
+    if mesh is None:
+        return PackedLM(hf_model, plan.attention.load(), observe(chunked_cross_entropy))
+    attention, layout, batches = plan.attention.load(), plan.parallel, plan.num_micro_batches
+    model = assemble(hf_model, attention, layout, plan.cut, batches, mesh, dtype, observe)
+    if isinstance(model, PipelineLM) and plan.context is not None:
+        model.share = share_rows(plan.context, mesh, plan.attention, plan.backend)
     return model
 
 
-def _adapter_size(plan: TrainPlan, model: PackedLM) -> int:
+def _adapter_size(plan: TrainPlan, model: PackedLM | PipelineLM) -> int:
     """Weights that LoRA added; 0 without it."""
     return 0 if plan.lora is None else sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
 
 
-def _export(plan: TrainPlan, model: PackedLM) -> None:
+def _export(plan: TrainPlan, model: PackedLM | PipelineLM) -> None:
     """Write the model as a Hugging Face directory: rank 0 does, with the pieces of all."""
     folder = plan.run.save / plan.result_folder
     if plan.lora is not None:
@@ -121,9 +142,16 @@ def _export(plan: TrainPlan, model: PackedLM) -> None:
     if plan.ranks.size == 1:
         save_hf(model.model, folder, plan.tokenizer_dir)
         return
-    weights = full_state(model.model, getattr(torch, plan.dtype), keep=plan.ranks.first)
+    dtype: torch.dtype = getattr(torch, plan.dtype)
+    if isinstance(model, PipelineLM):
+        weights = whole_state(model, dtype, keep=plan.ranks.first)
+        with torch.device("meta"):
+            hf_model = model.kind._from_config(model.config)
+    else:
+        hf_model = model.model
+        weights = full_state(hf_model, dtype, keep=plan.ranks.first)
     if plan.ranks.first:
-        save_hf(model.model, folder, plan.tokenizer_dir, weights=weights)
+        save_hf(hf_model, folder, plan.tokenizer_dir, weights=weights)
     plan.ranks.wait()
 
 
@@ -163,6 +191,19 @@ def _identity(plan: TrainPlan) -> dict[str, Any]:
     }
 
 
+def _facts(plan: TrainPlan) -> dict[str, Any]:
+    """What else must be the same on all ranks of a run, by the name an error gives it."""
+    return {
+        "layout": str(plan.parallel),
+        "cut into stages": str(plan.cut),
+        "attention": plan.attention.name,
+        "set of training options": asdict(plan.training),
+        "checkpoint to go on from": None if plan.saved is None else plan.saved.step,
+        "version of seqpack": seqpack.__version__,
+        "version of torch": torch.__version__,
+    }
+
+
 def _weight_files(plan: TrainPlan) -> dict[str, int]:
     """Sizes of the frozen weights: a checkpoint of a LoRA run does not hold them."""
     folder = plan.model.directory
@@ -171,18 +212,20 @@ def _weight_files(plan: TrainPlan) -> dict[str, int]:
 
 def _reader(plan: TrainPlan, mesh: DeviceMesh | None) -> ReadBatch:
     """Rows -> the batch that this rank computes."""
-    if plan.context is None or mesh is None:
+    if plan.context is None or mesh is None or plan.cut is not None:
         return plan.reader()
-    return share_rows(plan.reader(), plan.context, mesh, plan.attention, plan.backend)
+    read, share = plan.reader(), share_rows(plan.context, mesh, plan.attention, plan.backend)
+    return lambda rows: share(read(rows))
 
 
-def _optimizer(model: PackedLM, training: TrainOptions) -> Optimizer:
+def _optimizer(model: PackedLM | PipelineLM, training: TrainOptions) -> Optimizer:
     return Optimizer(
         model.named_parameters(),
         betas=(training.adam_beta1, training.adam_beta2),
         eps=training.adam_eps,
         weight_decay=training.weight_decay,
         clip_grad=training.clip_grad,
+        copies=model.copies if isinstance(model, PipelineLM) else (),
     )
 
 

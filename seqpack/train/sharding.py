@@ -7,17 +7,19 @@ either, so sums are asked for explicitly.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Container
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Shard
 
 if TYPE_CHECKING:
-    from seqpack.models.packed import PackedLM
-    from seqpack.runtime.parallel import ParallelPlan
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from seqpack.runtime.parallel import ExpertMeshes, ParallelPlan
 
 
 def weight_dtype(dtype: torch.dtype, *, sharded: bool) -> torch.dtype:
@@ -25,14 +27,28 @@ def weight_dtype(dtype: torch.dtype, *, sharded: bool) -> torch.dtype:
     return torch.float32 if sharded and dtype.itemsize < torch.float32.itemsize else dtype
 
 
-def shard(model: PackedLM, plan: ParallelPlan, mesh: DeviceMesh, dtype: torch.dtype) -> None:
+def shard(
+    model: torch.nn.Module,
+    plan: ParallelPlan,
+    mesh: DeviceMesh,
+    dtype: torch.dtype,
+    experts: ExpertMeshes | None = None,
+) -> None:
     """Shard ``model`` in place over the axes of data and context: each layer by itself, the rest with the root.
 
-    Embedding and output layer stay gathered through a step: the loss reads the output weight outside its module.
+    Embedding and output layer stay gathered through a step: the loss reads the output weight outside its module. So
+    does a whole pipeline stage, which is asked for many micro-batches in turn. Experts that are spread over ranks are
+    sharded over those that have the same ``experts``.
     """
     narrow = dtype.itemsize < torch.float32.itemsize
     policy = MixedPrecisionPolicy(dtype, torch.float32, cast_forward_inputs=False) if narrow else MixedPrecisionPolicy()
-    settings: dict[str, Any] = {"mesh": _token_mesh(plan, mesh), "mp_policy": policy}
+    settings: dict[str, Any] = {"mp_policy": policy, "reshard_after_forward": plan.pp == 1}
+    if experts is not None:
+        for module in [module for module in model.modules() if "gate_up_proj" in module._parameters]:
+            along = partial(_dimension, shards=experts.same.size(-1))
+            fully_shard(module, mesh=experts.same, shard_placement_fn=along, **settings)
+    settings["mesh"] = plan.with_replicas(mesh, plan.token_mesh(mesh))
+    settings["shard_placement_fn"] = partial(_dimension, shards=settings["mesh"].size(-1))
     for layer in layers_of(model):
         fully_shard(layer, **settings)
     fully_shard(model, **settings)
@@ -42,17 +58,20 @@ def shard(model: PackedLM, plan: ParallelPlan, mesh: DeviceMesh, dtype: torch.dt
             module.set_force_sum_reduction_for_comms(True)
 
 
-def _token_mesh(plan: ParallelPlan, mesh: DeviceMesh) -> DeviceMesh:
-    """The ranks that have tokens of their own: one axis to shard over, and before it that of replicas, if any."""
-    if plan.cp == 1:
-        return mesh["dp_replicate", "dp_shard"] if plan.dp_replicate > 1 else mesh["dp_shard"]
-    shards = mesh["dp_shard", "cp"]._flatten("dp_shard_cp")
-    return DeviceMesh._concatenate([mesh["dp_replicate"], shards]) if plan.dp_replicate > 1 else shards
+def _dimension(parameter: torch.nn.Parameter, *, shards: int) -> Shard | None:
+    """Experts [E, F, D] are sharded by features where there are fewer of them than shards; the rest along the first."""
+    own = parameter._local_tensor if isinstance(parameter, DTensor) else parameter
+    few = own.ndim == 3 and own.shape[0] % shards and own.shape[1] % shards == 0
+    return Shard(1) if few else None
 
 
-def layers_of(model: PackedLM) -> list[torch.nn.Module]:
-    """The repeated layers: the longest list of modules in the model."""
-    lists = [list(module) for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
+def layers_of(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The repeated layers: the longest list of modules in the model, or that of a pipeline stage."""
+    lists = [
+        list(module.children())
+        for module in model.modules()
+        if isinstance(module, torch.nn.ModuleList | torch.nn.ModuleDict)
+    ]
     return max(lists, key=len, default=[])
 
 
@@ -71,6 +90,10 @@ def full_state(
         if keep:
             found[name] = weight.detach().to("cpu", dtype if weight.is_floating_point() else weight.dtype)
     return found
+
+
+# It remarks on exchanges one after the other; what is gathered here is gathered at the end of a run.
+logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

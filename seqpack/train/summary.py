@@ -61,6 +61,37 @@ class ContextPrice:
 
 
 @dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes that one process sends along an axis of the mesh in a step."""
+
+    axis: str
+    what: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutEstimate:
+    """A layout, reckoned: bytes of the process that needs most. ``weights`` are those it computes with.
+
+    ``state_bytes`` are masters, gradients and moments as sharded, ``gathered_bytes`` weights and gradients that are
+    whole for a time. ``bubble`` is the share of a step that a pipeline waits.
+    """
+
+    ranks: int
+    layout: str
+    weights: int
+    state_bytes: int
+    gathered_bytes: int
+    activation_bytes: int
+    bubble: float
+    traffic: tuple[Traffic, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        return self.state_bytes + self.gathered_bytes + self.activation_bytes
+
+
+@dataclass(frozen=True, slots=True)
 class TrainResult:
     """A finished run. ``first_loss`` and ``last_loss`` are means over a few steps. ``seconds`` are those of all
     steps, also of those before a resume; speeds count real tokens.

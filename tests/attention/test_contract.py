@@ -10,7 +10,7 @@ from seqpack.attention.registry import BUILTIN_BACKENDS
 from seqpack.core.errors import ConfigError
 from seqpack.core.types import MaskMode
 
-FLASH, VARLEN, FLASH_ATTN, REFERENCE = BUILTIN_BACKENDS
+FLASH, *_, REFERENCE = BUILTIN_BACKENDS
 SLOW = replace(REFERENCE, on_request=False)
 
 

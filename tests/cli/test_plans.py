@@ -86,3 +86,32 @@ def test_flags_that_do_not_go_together(cli, lengths, flags, words):
 def test_a_capacity_of_one(cli, tmp_path):
     np.save(tmp_path / "ones.npy", np.ones(5, np.int32))
     assert cli("pack", "--lengths", tmp_path / "ones.npy", "--seq-length", 1, "--json").json["packs"] == 5
+
+
+def test_train_reads_the_set_through_its_plan(cli, packed, tmp_path):
+    plan, run = tmp_path / "plan.npz", tmp_path / "run"
+    made = cli("pack", packed, "--plan-only", "--seq-length", 512, "--max-docs", 2, "-o", plan)
+    assert f"next: seqpack train {packed} --plan {plan} --neat-pack" in made.out
+    words = (
+        "--model",
+        "tiny:qwen2",
+        "--train-iters",
+        2,
+        "--num-threads",
+        1,
+        "--global-batch-size",
+        2,
+        "--save-interval",
+        1,
+    )
+    trained = cli("train", packed, "--plan", plan, "--neat-pack", *words, "--save", run)
+    assert trained.code == 0, trained.err
+    assert f"{packed} is read through a plan: {made.out.split()[0]} packs of 512 tokens" in " ".join(
+        trained.out.split()
+    )
+    (run / "model" / "config.json").unlink()
+    again = cli("train", "--resume", run)
+    assert again.code == 0 and "is read through a plan" in " ".join(again.out.split()), again.err
+    cli("pack", packed, "--plan-only", "--seq-length", 512, "--seed", 5, "-o", plan, "--overwrite")
+    changed = cli("train", "--resume", run, "--train-iters", 3)
+    assert changed.code != 0 and "data set" in changed.err

@@ -7,6 +7,8 @@ import shlex
 
 import pytest
 
+from seqpack.io.packed import PackedDataset
+
 
 def test_what_it_advises_can_be_run(cli, alpaca_file, tokenizer_dir, tmp_path):
     flags = ("--map-keys", '{"query": null}', "--prompt-type", "qwen", "--append-eod", "--train-on", "all")
@@ -25,7 +27,10 @@ def test_a_set_is_measured_by_its_prefix(cli, packed):
     assert outcome.code == 0 and "packed set · 30 samples" in outcome.out and "next: seqpack show" in outcome.out
     found = cli("stats", packed, "--seq-length", 64, "--json")
     assert found.json["seq_length"] == 64 and found.json["source"] == "packed set"
-    assert "would not fit" in found.err and "SP108" in found.err
+    longer = sum(length > 64 for length in PackedDataset.open(packed).pieces.length.tolist())
+    assert (
+        f"[SP108]: {longer} samples would not fit --seq-length 64" in found.err and longer == found.json["num_longer"]
+    )
 
 
 @pytest.mark.parametrize(

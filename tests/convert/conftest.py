@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from seqpack.convert.mapping import TensorSpec
-from seqpack.options.convert import ConvertOptions
+from seqpack.convert.request import Request
+from seqpack.options.convert import ConvertOptions, MegatronOptions
 
 SIZES: dict[str, Any] = {
     "vocab_size": 61,
@@ -24,19 +25,27 @@ SIZES: dict[str, Any] = {
     "rms_norm_eps": 1e-5,
 }
 
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("Llama", {}),
+    "qwen2": ("Qwen2", {}),
+    "qwen3": ("Qwen3", {}),
+    "mistral": ("Mistral", {}),
+    "qwen3_moe": ("Qwen3Moe", {"num_experts": 4, "moe_intermediate_size": 16, "num_experts_per_tok": 2}),
+    "mixtral": ("Mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+}
+"""What transformers calls each family, and the sizes only it has."""
+
 
 def make_model(
     folder: Path, family: str, *, dtype: torch.dtype = torch.float32, shard: str = "1GB", **sizes: Any
 ) -> Path:
     """A model of random weights (biases too) as transformers saves it, with a stand-in for a tokenizer."""
-    from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+    import transformers
 
-    config_class, model_class = {
-        "llama": (LlamaConfig, LlamaForCausalLM),
-        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
-    }[family]
+    name, extras = FAMILIES[family]
+    model_class, config_class = (getattr(transformers, name + suffix) for suffix in ("ForCausalLM", "Config"))
     torch.manual_seed(0)
-    model = model_class(config_class(**SIZES | sizes)).to(dtype)
+    model = model_class(config_class(**SIZES | extras | sizes)).to(dtype)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_()
@@ -52,19 +61,21 @@ def edit_config(folder: Path, **values: Any) -> None:
     (folder / "config.json").write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
 
 
-class InMemory:
-    """Tensors as a TensorSource, without files."""
+def options(source: Path, to: Any, output: Path, **values: Any) -> Request:
+    """What a command line asks for; flags about Megatron's side are told from the others by their names."""
+    megatron = {field.name for field in dataclasses.fields(MegatronOptions)} & values.keys()
+    return Request(
+        ConvertOptions(
+            source=source, to=to, output=output, **{name: values[name] for name in values if name not in megatron}
+        ),
+        MegatronOptions(**{name: values[name] for name in megatron}),
+    )
 
-    def __init__(self, **tensors: torch.Tensor) -> None:
-        self._tensors = tensors
-        self.specs = {name: TensorSpec(tuple(t.shape), t.dtype) for name, t in tensors.items()}
 
-    def read(self, name: str) -> torch.Tensor:
-        return self._tensors[name]
-
-
-def options(source: Path, to: Any, output: Path, **values: Any) -> ConvertOptions:
-    return ConvertOptions(source=source, to=to, output=output, **values)
+def same_bytes(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Equal in shape, dtype and every bit, so that a NaN equals itself and 0.0 is not -0.0."""
+    flat = [tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other)]
+    return (one.shape, one.dtype) == (other.shape, other.dtype) and torch.equal(*flat)
 
 
 def tree(folder: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""The command: what it prints, and what it says where torch is missing."""
+"""The command: what it prints, and that it needs no torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from seqpack.commands.convert import convert
-from seqpack.core.errors import DeviceError
+from seqpack.convert.request import Request
 from seqpack.options.output import OutputOptions
 
 from .conftest import options
@@ -19,8 +19,12 @@ from .conftest import options
 NUM_PARAMETERS = 24 * (2 * 61 + 1 + 2 * (2 + 2 * 40 + 2 * 20 + 3 * 40))
 
 
+def run(request: Request, output: OutputOptions) -> None:
+    convert(request.options, request.megatron, request.ignored, request.refused, output)
+
+
 def test_json(llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    convert(options(llama, "mcore", tmp_path / "out"), OutputOptions(json=True))
+    run(options(llama, "mcore", tmp_path / "out"), OutputOptions(json=True))
     result = json.loads(capsys.readouterr().out)
     assert result | {"seconds": 0} == {
         "schema_version": 1,
@@ -30,37 +34,41 @@ def test_json(llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         "bytes": NUM_PARAMETERS * 4,
         "dtypes": ["float32"],
         "seconds": 0,
+        "split": "TP 1, PP 1, EP 1",
+        "source_split": None,
         "verified": True,
+        "largest_logit_difference": None,
+        "dry_run": False,
         "notes": [],
     }
 
 
 def test_table_and_place(llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    convert(options(llama, "mcore", tmp_path / "out"), OutputOptions())
+    run(options(llama, "mcore", tmp_path / "out"), OutputOptions())
     printed = capsys.readouterr().out
     for word in ("LlamaForCausalLM", "15", "float32", "every byte", f"wrote {tmp_path / 'out'}"):
         assert word in printed.replace("\n", "")
 
 
-def test_torch_is_asked_for_only_when_it_is_needed() -> None:
+def test_nothing_heavy_is_imported_for_help() -> None:
     code = "import sys, seqpack.commands.convert; print({'torch', 'safetensors', 'numpy', 'rich'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
 
-def test_transformers_is_not_needed() -> None:
-    code = "import sys, seqpack.convert.convert; print('transformers' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
-
-
-def test_a_missing_torch_is_answered_with_the_install_line(
-    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in [name for name in sys.modules if name.startswith("seqpack.convert")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    with pytest.raises(DeviceError) as caught:
-        convert(options(llama, "mcore", tmp_path / "out"), OutputOptions())
-    assert caught.value.code == "SP502"
-    assert "seqpack-toolkit[train]" in caught.value.help
+def test_torch_is_not_needed(llama: Path, tmp_path: Path) -> None:
+    """Neither to write a checkpoint nor to read one: a login node will do."""
+    code = f"""
+import sys
+for name in ("torch", "transformers", "safetensors"):
+    sys.modules[name] = None
+from seqpack.cli.app import main
+for source, to, output in (("{llama}", "mcore", "{tmp_path}/a"), ("{tmp_path}/a", "hf", "{tmp_path}/b")):
+    sys.argv = ["seqpack", "convert", source, "--to", to, "-o", output]
+    try:
+        main()
+    except SystemExit as exit:
+        assert not exit.code, exit.code
+"""
+    subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (tmp_path / "b/model.safetensors").read_bytes()[8:] != b""

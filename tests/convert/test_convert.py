@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,14 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from seqpack.convert import convert as convert_module
-from seqpack.convert import megatron
+from seqpack.convert import copying
 from seqpack.convert.convert import ConvertReport, convert_weights
-from seqpack.convert.huggingface import same_bytes
-from seqpack.convert.mapping import join
-from seqpack.core.errors import CheckpointError, ConfigError, SeqpackError
+from seqpack.convert.plan import Copy, Plan
+from seqpack.convert.tensors import Key
+from seqpack.core.errors import CheckpointError, ConfigError, DeviceError, SeqpackError
 from seqpack.options.convert import parse_size
 
-from .conftest import edit_config, make_model, options, tree
+from .conftest import edit_config, make_model, options, same_bytes, tree
 
 TRACKER = "latest_checkpointed_iteration.txt"
 
@@ -236,22 +238,22 @@ def test_a_config_of_another_model(llama: Path, tmp_path: Path) -> None:
 def test_a_failure_in_the_middle_leaves_nothing(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], existing: bool
 ) -> None:
-    real, calls = megatron.as_bytes, 0
+    real, calls = copying.OpenFiles.write, 0
 
-    def fail_at_the_fifth(tensor: torch.Tensor) -> memoryview:
+    def fail_at_the_fifth(self: copying.OpenFiles, *arguments: Any) -> None:
         nonlocal calls
         calls += 1
         if calls == 5:
             raise error("pulled the plug")
-        return real(tensor)
+        real(self, *arguments)
 
-    monkeypatch.setattr(megatron, "as_bytes", fail_at_the_fifth)
+    monkeypatch.setattr(copying.OpenFiles, "write", fail_at_the_fifth)
     if existing:
         (tmp_path / "out").mkdir()
     before = tree(tmp_path)
     with pytest.raises(error, match="pulled the plug"):
         convert_weights(options(llama, "mcore", tmp_path / "out"))
-    assert calls == 5
+    assert calls >= 5
     assert tree(tmp_path) == before
     assert (tmp_path / "out").exists() == existing
 
@@ -260,8 +262,17 @@ def test_a_full_disk_is_said(llama: Path, tmp_path: Path, monkeypatch: pytest.Mo
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(convert_module, "write_checkpoint", full)
+    monkeypatch.setattr(copying.OpenFiles, "write", full)
     assert fails(llama, "mcore", tmp_path / "out").code == "SP503"
+
+
+def test_a_disk_that_would_become_full_is_said_before(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convert_module.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    error = fails(llama, "mcore", tmp_path / "out")
+    assert (error.code, type(error)) == ("SP503", DeviceError)
+    assert "1,000 are free" in error.message
 
 
 def test_a_killed_publication_has_no_tracker(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,10 +294,23 @@ def test_a_killed_publication_has_no_tracker(llama: Path, tmp_path: Path, monkey
     assert not (tmp_path / "out" / TRACKER).exists()
 
 
-def test_verification_catches_a_wrong_join(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from seqpack.convert import mapping
+def test_verification_catches_a_wrong_plan(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys and values exchanged: every byte is written once, but to the wrong place."""
+    real = convert_module.make_plan
 
-    monkeypatch.setattr(mapping, "join", lambda parts, how, dims: join(parts, how, dims).flip(0))
+    def exchanged(sources: Any, targets: Any) -> Plan:
+        plan = real(sources, targets)
+        swap = {"k_proj": "v_proj", "v_proj": "k_proj"}
+
+        def renamed(copy: Copy) -> Copy:
+            for name, other in swap.items():
+                if name in copy.source.name:
+                    return copy._replace(source=Key("", copy.source.name.replace(name, other)))
+            return copy
+
+        return replace(plan, copies={key: tuple(map(renamed, copies)) for key, copies in plan.copies.items()})
+
+    monkeypatch.setattr(convert_module, "make_plan", exchanged)
     error = fails(llama, "mcore", tmp_path / "out")
     assert (error.code, type(error)) == ("SP408", CheckpointError)
     assert not convert_weights(options(llama, "mcore", tmp_path / "out", verify=False)).verified

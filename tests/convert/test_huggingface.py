@@ -9,14 +9,30 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from seqpack.convert.huggingface import HuggingFaceModel, same_bytes, write_safetensors
+from seqpack.convert.copying import fill
+from seqpack.convert.dtypes import BY_TORCH
+from seqpack.convert.huggingface import create_safetensors, read_places
+from seqpack.convert.plan import make_plan
+from seqpack.convert.tensors import Key, Piece, Tensor, matrix
 from seqpack.core.errors import CheckpointError
 
-from .conftest import InMemory, make_model
+from .conftest import make_model, same_bytes
 
 
-def ignore(n: int) -> None:
-    pass
+def written(folder: Path, tensors: dict[str, torch.Tensor], max_shard_bytes: int = 10**6) -> Path:
+    """Tensors as safetensors writes them, copied into a directory as we write them."""
+    (folder / "in").mkdir()
+    (folder / "out").mkdir()
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "in/model.safetensors")
+    named = [
+        Tensor(Key("", name), tuple(t.shape), (Piece(name, 0, 0, *matrix(tuple(t.shape)), 0, 0),))
+        for name, t in tensors.items()
+    ]
+    dtypes = {Key("", name): BY_TORCH[str(t.dtype).removeprefix("torch.")] for name, t in tensors.items()}
+    draft = create_safetensors(folder / "out", named, dtypes, max_shard_bytes=max_shard_bytes)
+    places = {Key("", name): place for name, place in read_places(folder / "in").items()}
+    draft.close(fill(make_plan(named, named), places, draft.places))
+    return folder / "out"
 
 
 def test_the_safetensors_package_reads_what_is_written(tmp_path: Path) -> None:
@@ -25,17 +41,17 @@ def test_the_safetensors_package_reads_what_is_written(tmp_path: Path) -> None:
         "double": torch.randn(2, 5, dtype=torch.float64),
         "view": torch.randn(4, 6).t(),
         "float16": torch.tensor([float("nan"), -0.0, 65504.0], dtype=torch.float16),
+        "stack": torch.randn(2, 3, 4),
     }
-    write_safetensors(InMemory(**tensors), tmp_path, max_shard_bytes=10**6, advance=ignore)
-    loaded = load_file(tmp_path / "model.safetensors")
+    loaded = load_file(written(tmp_path, tensors) / "model.safetensors")
     assert loaded.keys() == tensors.keys()
     assert all(same_bytes(loaded[name], tensor) for name, tensor in tensors.items())
 
 
 def test_shards_keep_to_the_size_unless_one_tensor_is_larger(tmp_path: Path) -> None:
-    source = InMemory(a=torch.ones(10), b=torch.ones(15), c=torch.ones(100), d=torch.ones(1))
-    write_safetensors(source, tmp_path, max_shard_bytes=100, advance=ignore)
-    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    tensors = {"a": torch.ones(10), "b": torch.ones(15), "c": torch.ones(100), "d": torch.ones(1)}
+    folder = written(tmp_path, tensors, max_shard_bytes=100)
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] == 4 * 126
     assert index["weight_map"] == {
         "a": "model-00001-of-00003.safetensors",
@@ -43,20 +59,20 @@ def test_shards_keep_to_the_size_unless_one_tensor_is_larger(tmp_path: Path) -> 
         "c": "model-00002-of-00003.safetensors",
         "d": "model-00003-of-00003.safetensors",
     }
-    assert HuggingFaceModel(tmp_path).specs == source.specs
+    assert {name: place.shape for name, place in read_places(folder).items()} == {
+        name: tuple(tensor.shape) for name, tensor in tensors.items()
+    }
 
 
-def test_same_bytes_is_stricter_than_equality() -> None:
-    nan = torch.tensor([float("nan")])
-    assert same_bytes(nan, nan.clone())
-    assert not same_bytes(torch.tensor([0.0]), torch.tensor([-0.0]))
-    assert not same_bytes(torch.zeros(2), torch.zeros(2, dtype=torch.int32))
-    assert not same_bytes(torch.zeros(2), torch.zeros(1, 2))
+def test_a_file_without_its_header_cannot_be_read(tmp_path: Path) -> None:
+    tensor = Tensor(Key("", "a"), (2,), (Piece("a", 0, 0, 2, 1, 0, 0),))
+    create_safetensors(tmp_path, [tensor], {tensor.key: BY_TORCH["float32"]}, max_shard_bytes=100)
+    assert code_of(tmp_path) == "SP401"
 
 
 def code_of(folder: Path) -> str:
     with pytest.raises(CheckpointError) as caught:
-        HuggingFaceModel(folder)
+        read_places(folder)
     return caught.value.code
 
 

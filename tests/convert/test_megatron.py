@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from seqpack.convert.convert import convert_weights
-from seqpack.convert.megatron import MegatronCheckpoint, find_rank_file
+from seqpack.convert.layouts import find_checkpoint
+from seqpack.convert.torch_layout import StoredRanks
 from seqpack.core.errors import CheckpointError, ConfigError
 
 from .conftest import edit_config, make_model, options, tree
@@ -171,7 +172,7 @@ def test_a_pickle_that_wants_to_run_something_runs_nothing(llama: Path, tmp_path
     convert_weights(options(llama, "mcore", tmp_path / "out"))
     path = tmp_path / "out" / RANK_FILE
     torch.save(load_strictly(path) | {"bomb": Bomb()}, path)
-    MegatronCheckpoint(path)
+    StoredRanks.read(path.parent.parent)
     assert not (tmp_path / "exploded").exists()
 
 
@@ -187,7 +188,9 @@ def change(path: Path, **args: Any) -> None:
         ({"num_layers": 3}, "SP404"),
         ({"num_attention_heads": 2, "kv_channels": 20}, "SP404"),
         ({"num_query_groups": 1}, "SP404"),
-        ({"tensor_model_parallel_size": 2}, "SP406"),
+        ({"tensor_model_parallel_size": 2}, "SP411"),
+        ({"pipeline_model_parallel_size": 2}, "SP411"),
+        ({"expert_model_parallel_size": 2}, "SP411"),
     ],
 )
 def test_args_that_do_not_fit(llama: Path, tmp_path: Path, args: dict[str, Any], code: str) -> None:
@@ -204,30 +207,28 @@ def test_one_iteration_can_be_named(llama: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mp_rank_01", "mp_rank_00_001"])
-def test_several_ranks_are_refused(llama: Path, tmp_path: Path, name: str) -> None:
+def test_a_rank_without_a_file(llama: Path, tmp_path: Path, name: str) -> None:
     convert_weights(options(llama, "mcore", tmp_path / "out"))
     (tmp_path / "out/iter_0000001" / name).mkdir()
-    with pytest.raises(ConfigError, match=name) as caught:
-        find_rank_file(tmp_path / "out")
-    assert caught.value.code == "SP406"
+    with pytest.raises(CheckpointError, match=name) as caught:
+        StoredRanks.read(tmp_path / "out/iter_0000001")
+    assert caught.value.code == "SP401"
 
 
-def test_torch_dist_and_virtual_stages_are_refused(tmp_path: Path) -> None:
+def test_torch_dist_is_refused(tmp_path: Path) -> None:
     (tmp_path / "latest_checkpointed_iteration.txt").write_text("7")
     (tmp_path / "iter_0000007").mkdir()
     (tmp_path / "iter_0000007/metadata.json").write_text("{}")
     with pytest.raises(ConfigError, match="torch_dist"):
-        find_rank_file(tmp_path)
-    torch.save({"model0": {}, "model1": {}}, tmp_path / "a.pt")
-    with pytest.raises(ConfigError, match="virtual"):
-        MegatronCheckpoint(tmp_path / "a.pt")
+        find_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("value", [torch.zeros(2, dtype=torch.int8), "text"])
 def test_what_is_no_weight_is_not_passed_over(tmp_path: Path, value: Any) -> None:
-    torch.save({"model": {"decoder.extra": value}}, tmp_path / "a.pt")
+    (tmp_path / "mp_rank_00").mkdir()
+    torch.save({"model": {"decoder.extra": value}}, tmp_path / "mp_rank_00/model_optim_rng.pt")
     with pytest.raises(CheckpointError, match=r"decoder\.extra") as caught:
-        MegatronCheckpoint(tmp_path / "a.pt")
+        StoredRanks.read(tmp_path)
     assert caught.value.code == "SP404"
 
 
@@ -236,7 +237,7 @@ def test_a_checkpoint_without_its_parts(tmp_path: Path, tracker: str | None) -> 
     if tracker:
         (tmp_path / "latest_checkpointed_iteration.txt").write_text(tracker)
     with pytest.raises(CheckpointError) as caught:
-        find_rank_file(tmp_path)
+        find_checkpoint(tmp_path)
     assert caught.value.code == "SP401"
 
 

@@ -1,52 +1,102 @@
-"""Verification must fail when it should."""
+"""Verification must fail when it should: every stored tensor is damaged once, and every copy of it is looked at."""
 
 from __future__ import annotations
 
-import pytest
-import torch
+import contextlib
+from pathlib import Path
+from typing import Any
 
-from seqpack.convert.dims import ModelDims
-from seqpack.convert.verify import verify
+import pytest
+
+from seqpack.convert.copying import OpenFiles, fill
+from seqpack.convert.plan import make_plan
+from seqpack.convert.source import Source, open_huggingface
+from seqpack.convert.target import Target, megatron_target, target_dtypes
+from seqpack.convert.tensors import Tensor
+from seqpack.convert.verify import in_model_directory, verify
 from seqpack.core.errors import CheckpointError
 
-from .conftest import InMemory
+from .conftest import make_model, options
 
-DIMS = ModelDims(
-    vocab_size=4, hidden_size=2, ffn_hidden_size=3, num_layers=1, num_heads=1, num_groups=1, head_dim=2, tied=True
-)
-GATE, UP = torch.arange(6.0).reshape(3, 2), torch.arange(6.0, 12.0).reshape(3, 2)
-HUGGINGFACE = {"model.layers.0.mlp.gate_proj.weight": GATE, "model.layers.0.mlp.up_proj.weight": UP}
-FC1 = "decoder.layers.0.mlp.linear_fc1.weight"
-
-
-def run(huggingface: dict[str, torch.Tensor], megatron: dict[str, torch.Tensor]) -> dict[str, str]:
-    return verify(InMemory(**huggingface), InMemory(**megatron), DIMS, without=(), advance=lambda n: None)
+SPLITS: list[tuple[str, dict[str, Any]]] = [
+    ("qwen2", {"tp": 2, "pp": 2, "tie_word_embeddings": True}),
+    ("qwen3", {"tp": 4}),
+    ("mixtral", {"tp": 2, "ep": 2}),
+    ("mixtral", {"tp": 2, "ep": 2, "moe_grouped_gemm": True}),
+    ("mixtral", {"tp": 2, "ep": 2, "expert_tp": 1}),
+]
 
 
-def test_the_same_weights_pass() -> None:
-    assert run(HUGGINGFACE, {FC1: torch.cat([GATE, UP])}).keys() == HUGGINGFACE.keys()
+def written(tmp_path: Path, family: str, split: dict[str, Any]) -> tuple[Source, Target, Any]:
+    tied = split.pop("tie_word_embeddings", False)
+    model = make_model(tmp_path / "in", family, tie_word_embeddings=tied)
+    source = open_huggingface(model)
+    target = megatron_target(options(model, "mcore", tmp_path, **split), source)
+    plan = make_plan(source.tensors, target.tensors)
+    (tmp_path / "out").mkdir()
+    draft = target.create(tmp_path / "out", target_dtypes(plan, source.places, None))
+    draft.close(fill(plan, source.places, draft.places))
+    return source, target, draft
 
 
-@pytest.mark.parametrize(
-    ("fc1", "others", "message"),
-    [
-        (torch.cat([UP, GATE]), {}, "gate_proj"),
-        (torch.cat([GATE, UP.flip(0)]), {}, "up_proj"),
-        (torch.cat([GATE, UP]).double(), {}, "gate_proj"),
-        (torch.cat([GATE, UP, UP]), {}, "6 of 9 rows"),
-        (torch.cat([GATE, UP]), {"decoder.final_layernorm.weight": torch.ones(2)}, "0 of 2 rows"),
-    ],
-)
-def test_what_differs_is_named(fc1: torch.Tensor, others: dict[str, torch.Tensor], message: str) -> None:
-    with pytest.raises(CheckpointError, match=message) as caught:
-        run(HUGGINGFACE, {FC1: fc1, **others})
-    assert caught.value.code == "SP408"
+def run(source: Source, target: Target, draft: Any) -> dict[str, str]:
+    assert target.layout is not None and target.form is not None
+    return verify(
+        source.model,
+        (in_model_directory(source.model), source.places),
+        (target.layout.find(source.model, target.form), draft.places),
+        lambda count: None,
+    )
 
 
-def test_one_bit_is_enough() -> None:
-    zeros = torch.zeros(3, 2)
-    with pytest.raises(CheckpointError):
-        run(
-            {"model.layers.0.mlp.gate_proj.weight": zeros, "model.layers.0.mlp.up_proj.weight": UP},
-            {FC1: torch.cat([-zeros, UP])},
-        )
+def flip(draft: Any, tensor: Tensor, element: int) -> None:
+    """Change the lowest bit of one element."""
+    place = draft.places[tensor.key]
+    with place.path.open("r+b") as file:
+        file.seek(place.offset + element * place.dtype.size)
+        byte = file.read(1)[0]
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 1]))
+
+
+def elements_that_count(tensor: Tensor) -> list[int]:
+    """The first and the last element that are no padding."""
+    real = [piece for piece in tensor.pieces if not piece.is_padding]
+    last = real[-1]
+    end = (last.at_row + last.height - 1) * tensor.columns + last.at_column + last.width - 1
+    return [real[0].at_row * tensor.columns + real[0].at_column, end]
+
+
+@pytest.mark.parametrize(("family", "split"), SPLITS)
+def test_one_bit_in_any_tensor_is_enough(tmp_path: Path, family: str, split: dict[str, Any]) -> None:
+    source, target, draft = written(tmp_path, family, dict(split))
+    assert run(source, target, draft).keys() == dict(source.model.huggingface()).keys()
+    unseen = []
+    # a layer and what is outside of layers, on all ranks: other layers are the same again
+    for tensor in target.tensors:
+        if "layers.1." in tensor.key.name:
+            continue
+        for element in elements_that_count(tensor):
+            flip(draft, tensor, element)
+            with contextlib.suppress(CheckpointError):
+                run(source, target, draft)
+                unseen.append((str(tensor.key), element))
+            flip(draft, tensor, element)
+    assert unseen == []
+
+
+def test_a_file_that_was_cut_is_noticed(tmp_path: Path) -> None:
+    source, target, draft = written(tmp_path, "llama", {})
+    path = next(iter(draft.places.values())).path
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(CheckpointError) as caught:
+        run(source, target, draft)
+    assert caught.value.code == "SP401"
+
+
+def test_a_read_beyond_the_end_is_an_error(tmp_path: Path) -> None:
+    import numpy as np
+
+    (tmp_path / "a").write_bytes(b"123")
+    with OpenFiles() as files, pytest.raises(CheckpointError, match="cut short"):
+        files.read(tmp_path / "a", 1, np.empty(3, np.uint8))

@@ -25,7 +25,7 @@ ALGORITHMS = [
     *(("hybrid", placement) for placement in PLACEMENTS),
     *((name, "zigzag") for name in ("ulysses", "kvallgather", "planned", "headdoc", "auto")),
 ]
-HEADS = [(4, 4), (4, 2), (4, 1), (6, 3)]
+HEADS = [(4, 4), (4, 1), (6, 3)]
 """Query heads and key heads."""
 RATES_OF_TESTS = RATES["cpu"]
 

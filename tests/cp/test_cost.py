@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+from typing import get_args, get_type_hints
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from seqpack.core.errors import ConfigError
-from seqpack.cp.algorithms import ContextSettings, Planner
+from seqpack.cp.algorithms import ALIASES, PLACEMENTS, ContextSettings, Planner
 from seqpack.cp.auto import Offer, cheapest
 from seqpack.cp.cost import RATES, AttentionShape, Price, causal_pairs, whole_pairs
 from seqpack.cp.plan import bounds
+from seqpack.options.context import ContextOptions
 
 from .cases import ALGORITHMS, RATES_OF_TESTS, document_mix, planner, random_rows
 
@@ -101,13 +104,23 @@ def test_a_faster_link_makes_exchange_cheaper():
     assert slow > fast
 
 
+def test_every_name_on_the_command_line_is_an_algorithm_or_a_plan():
+    hints = get_type_hints(ContextOptions)
+    cu = bounds(np.array([5, 3]))
+    for name in get_args(hints["context_parallel_algo"]):
+        plan = planner(2, name).plan(cu)
+        assert name == "auto" or plan.name == ALIASES.get(name, name)
+    (plans, _) = get_args(hints["cp_plan"])
+    assert set(get_args(plans)) == set(PLACEMENTS)
+
+
 @pytest.mark.parametrize(
     ("size", "algorithm", "settings", "words"),
     [
         (4, "hybrid", {"ulysses_degree": 3}, "--ulysses-degree-in-cp 3"),
         (8, "hybrid", {"ulysses_degree": 8}, "4 query heads"),
-        (4, "ring", {"window": 3}, "--cp-window-size 3"),
-        (8, "hybrid", {"window": 8, "ulysses_degree": 2}, "the 4 ranks of the ring"),
+        (4, "ring", {"inner_ring": 3}, "--cp-window-size 3"),
+        (8, "hybrid", {"inner_ring": 8, "ulysses_degree": 2}, "the 4 ranks of the ring"),
     ],
 )
 def test_what_does_not_fit_is_refused(size, algorithm, settings, words):

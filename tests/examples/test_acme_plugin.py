@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.decoders import ByteLevel
 
@@ -97,11 +98,16 @@ def test_its_components_are_listed(site):
     value = listed(seqpack("plugins", "--json", path=site))
     found = [
         (kind, component["name"])
-        for kind in ("handlers", "templates", "strategies")
+        for kind in ("handlers", "templates", "strategies", "weight converters")
         for component in value[kind]
         if component["plugin"] == "acme"
     ]
-    assert found == [("handlers", "tickets"), ("templates", "acme-chat"), ("strategies", "longest-first")]
+    assert found == [
+        ("handlers", "tickets"),
+        ("templates", "acme-chat"),
+        ("strategies", "longest-first"),
+        ("weight converters", "acme"),
+    ]
     (report,) = value["plugins"]
     assert (report["name"], report["distribution"], report["error"]) == ("acme", "seqpack-acme", "")
 
@@ -131,6 +137,34 @@ def test_a_set_is_made_with_all_three(site, tickets, tokenizer_folder, tmp_path)
             )
             trained = labels[labels != IGNORE_INDEX]
             assert tokenizer.decode(trained, skip_special_tokens=False) == f"{ticket['answer']}<|im_end|>"
+
+
+def test_its_model_family_is_converted(site, tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    sizes = {"hidden_size": 8, "intermediate_size": 12, "num_attention_heads": 2, "vocab_size": 10}
+    config = {"architectures": ["AcmeForCausalLM"], "model_type": "acme", "num_hidden_layers": 2, **sizes}
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    layer = {
+        "self_attn.o_proj.bias": (8,),
+        **{f"self_attn.{name}_proj.weight": (8, 8) for name in "qkvo"},
+        **dict.fromkeys(("input_layernorm.weight", "post_attention_layernorm.weight"), (8,)),
+        **dict.fromkeys(("mlp.gate_proj.weight", "mlp.up_proj.weight"), (12, 8)),
+        "mlp.down_proj.weight": (8, 12),
+    }
+    shapes = {f"model.layers.{number}.{name}": shape for number in range(2) for name, shape in layer.items()}
+    shapes |= {"model.embed_tokens.weight": (10, 8), "model.norm.weight": (8,), "lm_head.weight": (10, 8)}
+    rng = np.random.default_rng(0)
+    save_file({name: rng.random(shape, np.float32) for name, shape in shapes.items()}, model / "model.safetensors")
+
+    there = seqpack("convert", model, "--to", "mcore", "--tp", "2", "--pp", "2", "-o", tmp_path / "mcore", path=site)
+    assert there.returncode == 0, there.stderr
+    back = seqpack("convert", tmp_path / "mcore", "--to", "hf", "-o", tmp_path / "back", path=site)
+    assert back.returncode == 0, back.stderr
+    before, after = (load_file(folder / "model.safetensors") for folder in (model, tmp_path / "back"))
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    assert seqpack("convert", model, "--to", "mcore", "-o", tmp_path / "none", path=tmp_path).returncode == 2
 
 
 def test_the_set_is_the_same_twice(site, tickets, tokenizer_folder, tmp_path):

@@ -20,7 +20,13 @@ def hooks() -> list[str]:
 
 
 def test_there_are_hooks():
-    assert hooks() == ["seqpack_handlers", "seqpack_metric_sinks", "seqpack_strategies", "seqpack_templates"]
+    assert hooks() == [
+        "seqpack_handlers",
+        "seqpack_metric_sinks",
+        "seqpack_strategies",
+        "seqpack_templates",
+        "seqpack_weight_converters",
+    ]
 
 
 @pytest.mark.parametrize("hook", hooks())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -43,8 +45,27 @@ def test_aligned_samples_change_places_with_those_of_their_aligned_length():
     assert sorted(other.taken()) == sorted(plan.taken())
 
 
-def test_a_plan_that_cuts_only_changes_its_order():
+def test_a_plan_that_cuts_stays_as_it_is():
     plan = make_plan(STRATEGIES["wrapped"], LENGTHS, seq_length=256, seed=0)
-    other = for_epoch(plan, 1, seed=0)
-    assert find_problem(other, LENGTHS, seq_length=256, cuts=True) == ""
-    assert sorted(other.sample) == sorted(plan.sample) and other.sample.tolist() != plan.sample.tolist()
+    assert for_epoch(plan, 1, seed=0) is plan
+
+
+def test_packs_stay_where_they_are():
+    plan = make_plan(STRATEGIES["balanced"], LENGTHS, seq_length=256, seed=0)
+    assert for_epoch(plan, 1, seed=7).length.tolist() == plan.length.tolist()
+
+
+def test_samples_of_different_groups_do_not_change_places():
+    plan = make_plan(STRATEGIES["balanced"], LENGTHS, seq_length=256, seed=0)
+    groups = np.arange(len(LENGTHS)) % 3
+    other = for_epoch(plan, 1, seed=7, groups=groups)
+    assert groups[other.sample].tolist() == groups[plan.sample].tolist()
+    assert other.sample.tolist() != plan.sample.tolist() and sorted(other.sample) == list(range(len(LENGTHS)))
+
+
+def test_samples_that_a_plan_leaves_out_stay_out():
+    plan = make_plan(STRATEGIES["bfd"], LENGTHS[::2], seq_length=256, seed=0)
+    plan = dataclasses.replace(plan, sample=plan.sample * 2, lengths=LENGTHS)
+    other = for_epoch(plan, 1, seed=7)
+    assert sorted(other.sample) == list(range(0, len(LENGTHS), 2))
+    assert sorted(other.fill()) == sorted(plan.fill())

@@ -15,7 +15,9 @@ from seqpack.packing.exact import Exact
 from seqpack.packing.first_fit import FirstFit
 from seqpack.packing.lengths import histogram
 from seqpack.packing.optimal import Optimal
+from seqpack.packing.quality import assess
 from seqpack.packing.sequential import Sequential
+from seqpack.packing.validate import find_problem
 from seqpack.packing.wrapped import Wrapped
 from tests.packing.textbook import best_fit_decreasing, fewest_packs, first_fit_decreasing
 
@@ -163,6 +165,44 @@ def test_files_are_mixed_as_well_as_lengths(name):
     plan = make(STRATEGIES[name], lengths, seq_length=2048)
     from_second = np.add.reduceat(plan.sample >= 5000, plan.offsets[:-1]) / np.diff(plan.offsets)
     assert from_second.std() < 0.25
+
+
+@given(seed=st.integers(0, 1000), samples=st.integers(20, 120), longest=st.sampled_from([512, 900]))
+def test_few_mixed_packs_are_no_more_than_those_of_best_fit(seed, samples, longest):
+    """A thousandth of the packs is less than one here."""
+    lengths = np.random.default_rng(seed).integers(257, longest, samples, endpoint=True)
+    balanced, decreasing = (make(STRATEGIES[name], lengths, seq_length=1024) for name in ("balanced", "bfd"))
+    assert len(balanced) <= len(decreasing)
+
+
+@pytest.mark.parametrize(("samples", "worse"), [(100, 0.03), (300, 0.02), (3000, 0.005)])
+def test_random_first_fit_of_few_samples_is_that_of_the_textbook(samples, worse):
+    lengths = np.random.default_rng(samples).integers(1, 2048, samples)
+    found = np.mean([len(make(STRATEGIES["shuffle"], lengths, seq_length=2048, seed=seed)) for seed in range(5)])
+    textbook = np.mean([num_first_fit(np.random.default_rng(seed).permutation(lengths), 2048) for seed in range(5)])
+    assert found <= (1 + worse) * textbook
+
+
+def num_first_fit(lengths, seq_length: int) -> int:
+    """Packs of first-fit, sample by sample."""
+    rooms: list[int] = []
+    for length in lengths.tolist():
+        pack = next((pack for pack, room in enumerate(rooms) if room >= length), None)
+        if pack is None:
+            rooms.append(seq_length - length)
+        else:
+            rooms[pack] -= length
+    return len(rooms)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_mixed_packs_are_no_more_than_those_of_best_fit(seed):
+    """Where dealing alone leaves gaps: without packing the emptiest again there would be two packs more."""
+    lengths = np.clip(np.random.default_rng(seed).lognormal(6.5, 1.1, 52_000), 8, 2048).astype(np.int64)
+    balanced, decreasing = (make(STRATEGIES[name], lengths, seq_length=2048) for name in ("balanced", "bfd"))
+    assert len(balanced) <= len(decreasing)
+    assert assess(balanced).design_effect < 1.3 < assess(decreasing).design_effect
+    assert find_problem(balanced, lengths, seq_length=2048) == ""
 
 
 def test_balanced_packs_cost_the_same_and_are_mixed():

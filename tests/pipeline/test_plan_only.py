@@ -7,7 +7,8 @@ import pytest
 
 from seqpack.core.errors import ConfigError, DataError
 from seqpack.options.data import PlanOptions, RepackOptions, StrategyOptions
-from seqpack.pipeline.plan_only import plan_of_set, plan_only
+from seqpack.packing.saved import read_plans
+from seqpack.pipeline.plan_only import plan_only
 
 
 @pytest.mark.parametrize("strategy", ["balanced", "bfd", "stream"])
@@ -21,12 +22,13 @@ def test_a_plan_is_what_packing_makes(runs, alpaca, strategy):
         RepackOptions(source=runs.folder / "plain", seq_length=400),
         StrategyOptions(strategy=strategy),
     )
-    plan, record = plan_of_set(path, runs.folder / "plain")
+    (found,) = read_plans([path], {"plain": runs.open("plain").sample_lengths}).values()
+    plan, record = found.plan, found.record
     again = runs.open("again")
     assert plan.sample.tolist() == again.pieces.sample.tolist() and plan.offsets.tolist() == again.offsets.tolist()
     assert record == result.record and result.quality.packs == made.manifest.num_rows
     with pytest.raises(DataError, match="for other data") as error:
-        plan_of_set(path, runs.folder / "packed")  # its samples were cut to 128 tokens
+        read_plans([path], {"packed": runs.open("packed").sample_lengths})  # its samples were cut to 128 tokens
     assert error.value.code == "SP117"
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from seqpack.options.output import OutputOptions
 from seqpack.report.console import Console
-from seqpack.report.training import TrainReporter, show_result, show_summary, sparkline
+from seqpack.report.training import TrainReporter, show_context_prices, show_result, show_summary, sparkline
 from seqpack.train.metrics import StepMetrics
-from seqpack.train.summary import RunSummary, TrainResult
+from seqpack.train.summary import ContextPrice, RunSummary, TrainResult
 
 SUMMARY = RunSummary(
     data="data/[set]",
@@ -80,6 +80,24 @@ def test_header_says_what_runs() -> None:
         "3.00 GiB a process",
     ):
         assert part in stdout.getvalue()
+
+
+def test_prices_of_context_parallelism() -> None:
+    stdout = io.StringIO()
+    prices = [
+        ContextPrice("headdoc", bytes_sent=1.5e6, balance=1.1, worst_balance=1.2, seconds=0.002, taken=0.75),
+        ContextPrice("ring", bytes_sent=3e9, balance=1.5, worst_balance=1.75, seconds=0.003, taken=0.0),
+    ]
+    console = Console(OutputOptions(), stdout=stdout, stderr=stdout)
+    show_context_prices(console, prices, chosen="ring")
+    headdoc, ring = (line for line in stdout.getvalue().splitlines() if "MB" in line)
+    assert [part in headdoc for part in ("1.50 MB", "1.10 (worst 1.20)", "2.000 ms", "75.0 %")] == [True] * 4
+    assert "3,000.00 MB" in ring
+    assert "%" not in ring
+    assert "this run takes ring" in stdout.getvalue()
+    silent = io.StringIO()
+    show_context_prices(Console(OutputOptions(), stdout=silent), [], chosen="auto")
+    assert silent.getvalue() == ""
 
 
 def test_plain_lines_average_their_interval_and_end_with_the_last_step() -> None:

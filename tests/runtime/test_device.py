@@ -24,8 +24,8 @@ def test_seed_decides_random_numbers() -> None:
 
 
 def test_other_devices_are_refused() -> None:
-    with pytest.raises(DeviceError, match="npu") as raised:
-        select_device("npu")
+    with pytest.raises(DeviceError, match="tpu is not available") as raised:
+        select_device("tpu")
     assert raised.value.code == "SP501"
 
 

@@ -27,11 +27,11 @@ def test_what_does_not_divide() -> None:
     assert raised.value.code == "SP601"
 
 
-@pytest.mark.parametrize("axis", ["tp", "pp"])
-def test_what_is_not_there_yet_is_refused(axis: str) -> None:
-    with pytest.raises(ConfigError, match=f"--{axis} 2 is not there yet") as raised:
-        ParallelPlan.of(4, **{axis: 2})
-    assert raised.value.code == "SP602"
+def test_experts_are_spread_over_data_parallel_processes() -> None:
+    assert ParallelPlan.of(8, tp=2, ep=2) == ParallelPlan(dp_shard=4, tp=2, ep=2)
+    with pytest.raises(ConfigError, match=r"--ep 3: .* and 4 of them") as raised:
+        ParallelPlan.of(8, tp=2, ep=3)
+    assert raised.value.code == "SP601"
 
 
 def test_processes_that_share_rows_read_the_same() -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from seqpack_acme.longest_first import LongestFirst
 from seqpack_acme.tickets import TicketHandler
+from seqpack_acme.weights import ACME
 
 from seqpack.api import RejectError
 from seqpack.testing import HandlerContract, StrategyContract, TemplateContract
@@ -44,3 +45,8 @@ def test_a_ticket_without_an_answer_is_counted_as_such():
 def test_a_short_sample_fills_the_gap_a_long_one_left():
     plan = LongestFirst().plan(np.array([2, 5, 6, 3]), seq_length=8, rng=np.random.default_rng(0))
     assert sorted(plan.fill().tolist()) == [8, 8]
+
+
+def test_the_bias_is_among_the_parameters():
+    assert ACME.has("self_attention.linear_proj.bias")
+    assert not ACME.has_experts

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from seqpack.api import Component, DatasetHandler, PackingStrategy, PromptTemplate, hookimpl
+from seqpack.api import Component, DatasetHandler, PackingStrategy, PromptTemplate, WeightConverter, hookimpl
 
 SEQPACK_PLUGIN_API = 1
 
@@ -25,3 +25,8 @@ def seqpack_strategies() -> Iterator[Component[PackingStrategy]]:
         "longest first, each into the first pack with room",
         aliases=("by-length",),
     )
+
+
+@hookimpl
+def seqpack_weight_converters() -> Iterator[Component[WeightConverter]]:
+    yield Component("acme", "seqpack_acme.weights:ACME", "Llama with a bias behind attention")
