@@ -4,17 +4,19 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?= -n 2
+NPU_ARGS ?= -n 2 --dist loadfile -m "npu_schema or npu_standin" tests/npu
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
-.PHONY: help setup demo test check check-format check-lint check-types check-imports check-spelling format clean
+.PHONY: help setup demo test test-npu check check-format check-lint check-types check-imports check-spelling format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    install, then take the whole road on a small data set"
 	@echo "make test    install, then run all checks and tests"
+	@echo "make test-npu the part of them that stands in for an NPU"
 	@echo "make check   the checks alone: format, lint, types, import layers, spelling"
 	@echo "make format  rewrite the code as the checks want it"
 	@echo "make setup   install into $(VENV)"
@@ -36,6 +38,14 @@ demo: setup
 test: check
 	@echo "pytest $(PYTEST_ARGS)"
 	@$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+ifeq ($(origin PYTEST_ARGS),file)
+	@$(MAKE) --no-print-directory test-npu
+endif
+
+# What needs no NPU and takes a minute: the real torch_npu without CANN, and training on a device that stands in for one.
+test-npu: setup
+	@echo "pytest $(NPU_ARGS)"
+	@$(BIN)/python -m pytest -q $(NPU_ARGS)
 
 check: check-format check-lint check-types check-imports check-spelling
 

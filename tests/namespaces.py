@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import subprocess
 from collections.abc import Iterator
 
 ADDRESS = "10.77.0."
+NUMBERS = itertools.count()
+"""The kernel takes its time to remove what had a name before, so no name comes twice."""
 
 
 def ip(words: str) -> None:
@@ -20,7 +23,7 @@ def hosts(count: int, *, megabits: int | None = None) -> Iterator[list[str]]:
 
     ``megabits`` a second limit what each sends.
     """
-    bridge = f"sq{os.getpid()}"
+    bridge = f"sq{os.getpid()}n{next(NUMBERS)}"
     names = [f"{bridge}h{host}" for host in range(count)]
     try:
         ip(f"link add {bridge} type bridge")

@@ -21,15 +21,20 @@ def readme_lines() -> list[str]:
     return [line for line in lines if WRONG_ON_PURPOSE not in line]
 
 
+def examples(name: str) -> list[str]:
+    """The command lines that the help of a command shows."""
+    command = getattr(importlib.import_module(f"seqpack.commands.{name}"), name)
+    lines = (inspect.getdoc(command) or "").partition("Examples:\n")[2].splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
 def docstring_lines() -> list[str]:
-    commands = (getattr(importlib.import_module(f"seqpack.commands.{name}"), name) for name in LAZY_COMMANDS)
-    examples = "\n".join((inspect.getdoc(command) or "").partition("Examples:\n")[2] for command in commands)
-    return [line.strip() for line in examples.splitlines() if line.strip()]
+    return [line for name in LAZY_COMMANDS for line in examples(name)]
 
 
 def test_there_are_command_lines() -> None:
     assert len(readme_lines()) >= 6
-    assert len(docstring_lines()) == 3 * len(LAZY_COMMANDS)
+    assert all(len(examples(name)) >= 3 for name in LAZY_COMMANDS)
 
 
 @pytest.mark.parametrize("line", [*readme_lines(), *docstring_lines()])

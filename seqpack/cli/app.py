@@ -22,7 +22,13 @@ LAZY_COMMANDS: dict[str, tuple[str, str]] = {
     "pack": ("Prepare", "Pack a set again without tokenizing, or group raw rows that fill packs."),
     "merge": ("Prepare", "The data set out of parts that several machines made."),
     "train": ("Train", "Train a model on a data set."),
+    "verify": (
+        "Train",
+        "Try on your data and configuration whether packed training is right: nothing leaks, nothing is lost.",
+    ),
+    "launch": ("Train", "Commands, a Slurm script or a Kubernetes job that start one run on several machines."),
     "convert": ("Weights", "Weights between Hugging Face and Megatron-core."),
+    "doctor": ("Meta", "What is on this machine, and whether preparing data and training would work with it."),
     "demo": ("Meta", "The whole road on a small data set, in about two minutes."),
     "plugins": ("Meta", "Handlers, templates and strategies, and the plugins they come from."),
     "explain": ("Meta", "What a diagnostic code means, and what to do."),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from seqpack.commands.packages import require_training_packages
 from seqpack.options.context import ContextOptions
 from seqpack.options.megatron import ArchitectureOptions, MegatronOptions, RefusedTrainOptions
+from seqpack.options.nodes import NodeOptions, Nodes, nodes_to_start, refuse_checkpoints
 from seqpack.options.output import OutputOptions
 from seqpack.options.resolved import Resolved
 from seqpack.options.train import LoraOptions, ModelOptions, ParallelOptions, RunOptions, TrainDataOptions, TrainOptions
@@ -31,6 +32,7 @@ def train(
     run: RunOptions,
     lora: LoraOptions,
     parallel: ParallelOptions,
+    nodes: NodeOptions,
     context: ContextOptions,
     architecture: ArchitectureOptions,
     megatron: MegatronOptions,
@@ -52,9 +54,11 @@ def train(
     """
     require_training_packages("training")
     sinks = _sinks(run)
-    launches = parallel.nproc is not None and "RANK" not in os.environ
-    if launches and not run.dry_run:
-        sys.exit(_launch(parallel.nproc or 1, run))
+    started = nodes_to_start(nodes, parallel.nproc, os.environ)
+    if nodes.no_shared_storage:
+        refuse_checkpoints(run)
+    if started is not None and not run.dry_run:
+        sys.exit(_launch(started, run))
     # Before torch starts its threads: waiting ones must not spin, or a second busy process slows this one tenfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from seqpack.models.architecture import check_architecture
@@ -64,7 +68,7 @@ def train(
     from seqpack.runtime.ranks import Ranks, ranks_of
     from seqpack.train.plan import prepare
 
-    ranks = Ranks(0, parallel.nproc or 1) if launches else ranks_of(os.environ)
+    ranks = ranks_of(os.environ) if started is None else Ranks(0, started.world_size)
     console = Console(output if ranks.first else replace(output, quiet=True, json=False))
     for note in megatron.notes():
         console.note(note)
@@ -74,7 +78,8 @@ def train(
     show_summary(console, summary)
     if run.dry_run:
         prices = plan.context_prices()
-        show_context_prices(console, prices, chosen=context.context_parallel_algo)
+        if plan.context is not None:
+            show_context_prices(console, prices, chosen=plan.context.settings.name)
         estimate = plan.estimate if ranks.size > 1 else None
         if estimate is not None:
             show_layout(console, estimate)
@@ -89,7 +94,7 @@ def train(
         return
     if ranks.first:
         _record(resolved, run.save)
-    result = _run(plan, summary, run, console, sinks)
+    result = _run(plan, summary, run, console, sinks, own_disks=nodes.no_shared_storage)
     if ranks.first:
         _draw(run.save)
         show_result(console, result)
@@ -97,7 +102,13 @@ def train(
 
 
 def _run(
-    plan: TrainPlan, summary: RunSummary, run: RunOptions, console: Console, metrics: list[Component[MetricSink]]
+    plan: TrainPlan,
+    summary: RunSummary,
+    run: RunOptions,
+    console: Console,
+    metrics: list[Component[MetricSink]],
+    *,
+    own_disks: bool,
 ) -> TrainResult:
     """The run itself; asked to stop, it ends with exit code 130 or 143 and the command to go on with."""
     from seqpack.report.training import TrainReporter
@@ -105,6 +116,7 @@ def _run(
     from seqpack.runtime.ranks import joined
     from seqpack.train.run import execute
     from seqpack.train.stopping import RunStopped
+    from seqpack.train.storage import check_storage
 
     try:
         with (
@@ -112,10 +124,11 @@ def _run(
             device_errors(plan.backend),
             TrainReporter(console, summary, log_interval=run.log_interval) as reporter,
         ):
+            check_storage(run.save, plan.ranks, own_disks=own_disks)
             sinks: list[MetricSink] = []
             if plan.ranks.first:
                 sinks = [reporter, *(component.create(run.save, summary.as_dict()) for component in metrics)]
-            result = execute(plan, sinks=sinks)
+            result = execute(plan, sinks=sinks, checkpoints=not own_disks)
             for sink in sinks:
                 sink.close()
             return result
@@ -127,11 +140,11 @@ def _run(
         sys.exit(128 + stopped.signum)
 
 
-def _launch(num_processes: int, run: RunOptions) -> int:
+def _launch(nodes: Nodes, run: RunOptions) -> int:
     """This command again, in several processes."""
     from seqpack.train.launch import launch
 
-    return launch(sys.argv[1:], num_processes, run.save / "logs")
+    return launch(sys.argv[1:], nodes, run.save / "logs")
 
 
 def _sinks(run: RunOptions) -> list[Component[MetricSink]]:

@@ -376,6 +376,12 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "--append-eod when the text is made and --reset-attention-mask when it is trained on belong together.",
         "Make the text with --append-eod; seqpack train then keeps documents apart by itself.",
     ),
+    "SP212": Diagnostic(
+        "there is no model to verify",
+        "seqpack verify takes a small copy of the model with random weights, or under --full-size the model itself; "
+        "the copy could not be built, or the model has no weights.",
+        "The message says which; choose the other one.",
+    ),
     "SP230": Diagnostic(
         "flags describe another model",
         "Flags such as --num-layers and --hidden-size, which Megatron builds a model from, are compared with "
@@ -525,6 +531,12 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "Weights, gradients, optimizer state and activations of a micro-batch do not fit the memory of the device.",
         "A smaller --micro-batch-size, --recompute-granularity full, or more processes, which share the weights.",
     ),
+    "SP514": Diagnostic(
+        "no compiler for --compile",
+        "torch compiles layers with a C++ compiler for the CPU and with triton for CUDA; this machine has none, or "
+        "layers are not compiled for this kind of device.",
+        "Install g++ or name another one in CXX, or train without --compile: results are the same.",
+    ),
     # 6xx: several processes
     "SP601": Diagnostic(
         "the number of processes does not fit",
@@ -577,5 +589,16 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "Before the first step all ranks compare options, layout, data and versions by their digests. They do not "
         "agree, so that they would exchange numbers that mean different things.",
         "Start all ranks with the same command on the same files. The message names the rank and what differs.",
+    ),
+    "SP620": Diagnostic(
+        "a machine does not know its place",
+        "With several machines each is told how many there are, which one it is, and where machine 0 is.",
+        "Give --nnodes, --node-rank and --master-addr, or let `seqpack launch` write the commands.",
+    ),
+    "SP622": Diagnostic(
+        "--save is not on a shared disk",
+        "A checkpoint is one directory that every process writes its part to. Written to several disks, none of them "
+        "would have a whole one.",
+        "Put --save on a disk that all machines see; or give --no-shared-storage, and no checkpoints are written.",
     ),
 }

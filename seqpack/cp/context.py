@@ -70,7 +70,6 @@ class ContextParallel:
 
 def _digest(plan: ContextPlan, batch: Batch) -> bytes:
     """Eight bytes that tell plans and tokens apart."""
-    found = hashlib.blake2b(plan.name.encode(), digest_size=8)
-    found.update(plan.placement.digest())
+    found = hashlib.blake2b(plan.digest(), digest_size=8)
     found.update(batch.input_ids.numpy().tobytes())
     return found.digest()

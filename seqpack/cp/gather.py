@@ -56,6 +56,9 @@ class GatheredPlan:
     placement: Placement
     everything: bool = False
 
+    def digest(self) -> bytes:
+        return self.placement.digest(self.name, self.everything)
+
     def price(self, shape: AttentionShape, rates: Rates) -> Price:
         counts = borrowed(self.placement, everything=self.everything)
         lends, gets = counts.sum(0), counts.sum(1)

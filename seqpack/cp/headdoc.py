@@ -50,6 +50,9 @@ class HeadDocPlan:
     stored: Rows
     name: str = "headdoc"
 
+    def digest(self) -> bytes:
+        return self.placement.digest(self.name, self.cut.tobytes())
+
     def is_cut(self, rank: int) -> NDArray[np.bool_]:
         """Which of a rank's runs belong to cut documents."""
         runs = self.placement.runs[rank]

@@ -42,6 +42,9 @@ class HybridPlan:
         pieces = (np.split(rows, np.cumsum(sizes(len(rows), self.degree))[:-1]) for rows in shares)
         return Placement(self.ring.placement.cu_seqlens, tuple(piece for group in pieces for piece in group))
 
+    def digest(self) -> bytes:
+        return self.placement.digest(self.name, self.degree, self.ring.digest())
+
     def price(self, shape: AttentionShape, rates: Rates) -> Price:
         shares = head_shares(shape.query_heads, shape.key_heads, self.degree)
         sent, pairs = np.zeros((2, self.ring.placement.size, self.degree))

@@ -39,6 +39,9 @@ class ContextPlan(Protocol):
     def name(self) -> str: ...
     @property
     def placement(self) -> Placement: ...
+    def digest(self) -> bytes:
+        """Eight bytes, the same for the same plan: ranks that have others must not exchange anything."""
+
     def price(self, shape: AttentionShape, rates: Rates) -> Price:
         """What attention of one layer costs, without a window."""
 

@@ -34,6 +34,9 @@ class RingPlan:
     inner: int | None = None
     name: str = "ring"
 
+    def digest(self) -> bytes:
+        return self.placement.digest(self.name, self.inner)
+
     def price(self, shape: AttentionShape, rates: Rates) -> Price:
         placement, size = self.placement, self.placement.size
         exact, sent = np.zeros(size), np.zeros(size, np.int64)

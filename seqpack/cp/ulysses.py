@@ -28,6 +28,9 @@ class UlyssesPlan:
     placement: Placement
     name: str = "ulysses"
 
+    def digest(self) -> bytes:
+        return self.placement.digest(self.name)
+
     def price(self, shape: AttentionShape, rates: Rates) -> Price:
         placement = self.placement
         shares = head_shares(shape.query_heads, shape.key_heads, placement.size)

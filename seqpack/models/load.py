@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from seqpack.core.errors import CheckpointError, ConfigError
-from seqpack.models.packed import ATTENTION_NAME, register_attention
+from seqpack.core.errors import ConfigError
+from seqpack.models.materialize import empty_model, materialize
 from seqpack.models.roles import FAMILIES
 
 if TYPE_CHECKING:
@@ -56,9 +54,13 @@ class ModelSpec:
         return int(self.config.vocab_size)
 
     @property
+    def model_type(self) -> str:
+        return str(self.config.model_type)
+
+    @property
     def tested(self) -> bool:
         """Whether the family is one of ``FAMILIES``; others have to pass ``self_check``."""
-        return self.config.model_type in FAMILIES
+        return self.model_type in FAMILIES
 
     @property
     def head_size(self) -> int:
@@ -113,55 +115,12 @@ def resolve_model(
 
 
 def build_model(spec: ModelSpec, *, dtype: torch.dtype, backend: DeviceBackend, seed: int = 0) -> Any:
-    """The model in training mode, with our attention; random weights depend on ``seed``.
+    """The whole model in this process, in training mode, with our attention; random weights depend on ``seed``.
 
     Raises ``CheckpointError`` SP206 if weights are missing or of the wrong shape.
     """
-    from transformers import AutoModelForCausalLM
-
-    register_attention()
-    backend.seed(seed)
-    if dtype is torch.float64:
-        spec.config._experts_implementation = "eager"  # the fast one does not compute in float64
-    if spec.random_weights:
-        model = AutoModelForCausalLM.from_config(spec.config, dtype=dtype, attn_implementation=ATTENTION_NAME)
-    else:
-        model = _load_weights(spec, dtype)
-    model.to(backend.device)
-    # On a device that is an extension of torch, moving a module may make two weights out of one that is shared.
-    model.tie_weights()
-    return model.train()
-
-
-def _load_weights(spec: ModelSpec, dtype: torch.dtype) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    try:
-        with quiet_transformers():
-            model, report = AutoModelForCausalLM.from_pretrained(
-                spec.directory,
-                config=spec.config,
-                dtype=dtype,
-                attn_implementation=ATTENTION_NAME,
-                local_files_only=True,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            "SP206",
-            f"--model {spec.name}: its weights cannot be read: {error}",
-            help="the directory needs model.safetensors (or its parts and their index); "
-            "--random-init starts without weights",
-        ) from error
-    # transformers fills such weights with random numbers and goes on.
-    absent = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
-    if absent:
-        raise CheckpointError(
-            "SP206",
-            f"--model {spec.name}: {len(absent)} weights are missing or have another shape, the first is {absent[0]}",
-            help="the weights belong to another config.json, or the directory is incomplete",
-        )
+    model = empty_model(spec, dtype)
+    materialize(model, model, spec, device=backend.device, dtype=dtype, seed=seed)
     return model
 
 
@@ -216,6 +175,8 @@ def _check_attention(name: str, config: Any) -> None:
     refused = []
     if config.get_text_config() is not config:
         refused.append("more than text")
+    if getattr(config, "quantization_config", None):
+        refused.append("quantized weights")
     if getattr(config, "attention_dropout", 0.0):
         refused.append(f"attention_dropout {config.attention_dropout:g}")
     refused += [f"rope type {kind!r}" for kind in _rope_types(config) if kind in ROPE_TYPES_OF_WHOLE_ROW]
@@ -232,19 +193,3 @@ def _rope_types(config: Any) -> list[str]:
     rope = getattr(config, "rope_parameters", None) or {}
     each = rope.values() if rope and all(isinstance(value, dict) for value in rope.values()) else [rope]
     return [parameters.get("rope_type", "default") for parameters in each]
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No progress bars and reports of transformers in between our own output."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

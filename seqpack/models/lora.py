@@ -17,6 +17,7 @@ from torch import nn
 
 from seqpack.core.errors import ConfigError
 from seqpack.core.suggest import did_you_mean
+from seqpack.models.sources import Where, seed_of
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -34,7 +35,10 @@ class LoraSettings:
 
 
 class LoraLinear(nn.Module):
-    """Stands where ``base`` stood; only ``lora_A`` ``[r, in]`` and ``lora_B`` ``[out, r]`` are trained."""
+    """Stands where ``base`` stood; only ``lora_A`` ``[r, in]`` and ``lora_B`` ``[out, r]`` are trained.
+
+    Without memory yet, they begin with what ``AdapterSource`` has.
+    """
 
     def __init__(self, base: nn.Linear, settings: LoraSettings) -> None:
         super().__init__()
@@ -78,9 +82,37 @@ def add_lora(model: Any, settings: LoraSettings) -> tuple[str, ...]:
     return tuple(sorted(targets))
 
 
+class AdapterSource:
+    """What adapters begin with, whole: A random by its name and ``seed``, B zero; on any number of ranks the same."""
+
+    def __init__(self, adapters: Mapping[str, torch.Tensor], seed: int) -> None:
+        self._adapters, self._seed = adapters, seed
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        return tuple(self._adapters[name].shape)
+
+    def read(self, name: str, where: Where) -> torch.Tensor:
+        whole = torch.zeros(self._adapters[name].shape, dtype=torch.float32)
+        if _last(name) == "lora_A":
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed_of(self._seed, name))
+                nn.init.kaiming_uniform_(whole, a=math.sqrt(5))
+        return whole[where]
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a parameter of this name is part of an adapter."""
+    return _last(name) in ("lora_A", "lora_B")
+
+
+def name_without_adapter(name: str) -> str:
+    """The name a frozen parameter has in the model without adapters."""
+    return name.replace(".base.", ".")
+
+
 def adapter_weights(names: Iterable[str]) -> dict[str, str]:
     """Names of parameters of a model with adapters -> the names ``peft`` gives them; others are left out."""
-    return {name: f"{PREFIX}{name}.weight" for name in names if _last(name) in ("lora_A", "lora_B")}
+    return {name: f"{PREFIX}{name}.weight" for name in names if is_adapter(name)}
 
 
 def write_adapter(

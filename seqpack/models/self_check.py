@@ -47,7 +47,7 @@ def self_check(config: Any, attention: VarlenAttention, head_loss: HeadLoss) -> 
 
 def _reason(config: Any, attention: VarlenAttention, head_loss: HeadLoss) -> str:
     try:
-        stock = _tiny_model(config)
+        stock = tiny_model(config)
     except Exception as error:  # whatever a family's own code raises
         return f"a tiny copy of it cannot be built to check it ({_short(error)})"
     try:
@@ -60,16 +60,19 @@ def _reason(config: Any, attention: VarlenAttention, head_loss: HeadLoss) -> str
         return f"it does not run with our attention ({_short(error)})"
 
 
-def _tiny_model(config: Any) -> Any:
-    """A stock model with random float64 weights, none of them at a value that would hide a mistake."""
+def tiny_model(config: Any, *, max_parameters: int = MAX_PARAMETERS, **kept: Any) -> Any:
+    """A stock model with random float64 weights, none of them at a value that would hide a mistake.
+
+    ``kept`` is what ``tiny_copies`` takes. Raises whatever the family's own code does if no copy can be built.
+    """
     from transformers import AutoModelForCausalLM
 
     failures: list[Exception] = []
-    for tiny in tiny_copies(config):
+    for tiny in tiny_copies(config, **kept):
         try:
             with torch.device("meta"):
                 size = sum(p.numel() for p in AutoModelForCausalLM.from_config(tiny).parameters())
-            if size > MAX_PARAMETERS:
+            if size > max_parameters:
                 raise ValueError(f"it has {size:,} parameters")
             tiny._experts_implementation = "eager"  # the fast one does not compute in float64
             model = AutoModelForCausalLM.from_config(tiny, dtype=torch.float64).eval()

@@ -22,36 +22,42 @@ WIDTHS = {
 }
 
 
-def tiny_copies(config: Any) -> Iterator[Any]:
-    """Copies to try, the smallest first; the second keeps the widths, which some families tie to each other."""
-    yield _narrow(_shallow(config))
-    yield _shallow(config)
+def tiny_copies(
+    config: Any, *, vocab_size: int = VOCAB_SIZE, keep_layers: bool = False, keep_heads: bool = False
+) -> Iterator[Any]:
+    """Copies to try, the smallest first; the second keeps the widths, which some families tie to each other.
+
+    Several processes that share layers or heads need them all: ``keep_layers`` and ``keep_heads`` leave their number.
+    """
+    yield _narrow(_shallow(config, vocab_size, keep_layers), keep_heads)
+    yield _shallow(config, vocab_size, keep_layers)
 
 
-def _shallow(config: Any) -> Any:
+def _shallow(config: Any, vocab_size: int, keep_layers: bool) -> Any:
     """Two layers or one of each kind, a small vocabulary, short windows."""
     tiny = copy.deepcopy(config)
     num_layers = config.num_hidden_layers
-    kept = _kept_layers(getattr(config, "layer_types", None), num_layers)
+    kinds = getattr(config, "layer_types", None)
+    kept = list(range(num_layers)) if keep_layers else _kept_layers(kinds, num_layers)
     for name, value in vars(config).items():
         if isinstance(value, list | tuple) and len(value) == num_layers:
             setattr(tiny, name, [value[layer] for layer in kept])
         if isinstance(value, int) and value and ("window" in name or "chunk" in name) and not isinstance(value, bool):
             setattr(tiny, name, min(value, REACH))
     tiny.num_hidden_layers = len(kept)
-    tiny.vocab_size = min(config.vocab_size, VOCAB_SIZE)
+    tiny.vocab_size = min(config.vocab_size, vocab_size)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(tiny, name, None)
     return tiny
 
 
-def _narrow(config: Any) -> Any:
+def _narrow(config: Any, keep_heads: bool) -> Any:
     heads = getattr(config, "num_attention_heads", None)
     if not heads:  # no attention at all: what can be narrowed is the family's own affair
         return config
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    small_kv = min(kv_heads, 2)
-    small_heads = small_kv * min(heads // kv_heads, 2)
+    small_kv = kv_heads if keep_heads else min(kv_heads, 2)
+    small_heads = heads if keep_heads else small_kv * min(heads // kv_heads, 2)
     head_size = min(getattr(config, "head_dim", None) or config.hidden_size // heads, HEAD_SIZE)
     config.num_attention_heads, config.hidden_size = small_heads, small_heads * head_size
     if getattr(config, "num_key_value_heads", None) is not None:

@@ -47,6 +47,9 @@ class ContextOptions:
     cp_link: float | None = option(
         None, "GB/s from one rank to another, by which auto and --dry-run reckon. Default: a guess for the device."
     )
+    cp_device: Literal["cpu", "cuda", "npu"] | None = option(
+        None, "Device that auto and --dry-run reckon with: an H100 or a 910B in a node. Default: that of --device."
+    )
     attention_mask_type: Literal["causal", "general"] = option(
         "causal",
         "general builds the whole mask, to compare with: the same result, much slower.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +10,7 @@ from seqpack.core.errors import ConfigError
 from seqpack.options.field import option
 
 DEFAULT_EPOCHS = 1.0
+DEFAULT_STEP_ROWS = 8
 DEFAULT_WARMUP_FRACTION = 0.03
 DEFAULT_LR_PRETRAINED = 1e-5
 DEFAULT_LR_RANDOM = 1e-3
@@ -99,12 +100,19 @@ class ModelOptions:
         "Directory of the tokenizer to save with the model, if not the model's own.",
         flags=("--tokenizer", "--tokenizer-name-or-path"),
     )
-    dtype: Literal["float32", "bfloat16", "float64"] = option(
-        "float32", "Number format of weights and activations; bfloat16 keeps float32 master weights."
+    dtype: Literal["float32", "bfloat16", "float64", "float16"] = option(
+        "float32",
+        "Number format of weights and activations; bfloat16 keeps float32 master weights; float16 is refused.",
     )
     bf16: bool = option(False, "The same as --dtype bfloat16.", hidden=True, negation=False)
 
     def __post_init__(self) -> None:
+        if self.dtype == "float16":
+            raise ConfigError(
+                "SP208",
+                "--dtype float16: gradients below 6e-8 would become 0, and the loss is not scaled to prevent it",
+                help="choose bfloat16, which has the range of float32, or float32",
+            )
         if not self.bf16:
             return
         if self.dtype == "float64":
@@ -119,7 +127,12 @@ class TrainOptions:
     train_iters: int | None = option(None, "Number of optimizer steps; instead of --epochs.", min=1)
     train_samples: int | None = option(None, "Rows to train on; instead of --train-iters.", min=1)
     epochs: float | None = option(None, "Passes over the rows, fractions allowed. Default: 1.")
-    global_batch_size: int = option(8, "Rows in each optimizer step.", min=1)
+    global_batch_size: int | None = option(None, "Rows in each optimizer step. Default: 8.", min=1)
+    global_batch_tokens: int | None = option(
+        None,
+        "Tokens in each optimizer step, about: the same for packed and unpacked rows. Instead of --global-batch-size.",
+        min=1,
+    )
     micro_batch_size: int = option(1, "Rows that go through the model at once.", min=1)
     loss_reduction: Literal["token", "sample", "pack"] = option(
         "token", "What counts the same in the loss of a step: every trained token, every sample or every pack."
@@ -141,12 +154,27 @@ class TrainOptions:
         "none",
         "Save memory by computing layers again in the backward pass: whole, or without their attention and products.",
     )
+    compile: bool = option(
+        False, "Have torch compile the layers: the first step takes a minute longer, the others less.", negation=False
+    )
     clip_grad: float = option(1.0, "Largest norm of all gradients together; 0 does not clip.", min=0)
 
     def __post_init__(self) -> None:
         self._check_duration()
         self._check_batch()
         self._check_rate()
+
+    @property
+    def step_rows(self) -> int:
+        """Rows in each optimizer step, where ``--global-batch-tokens`` does not say it."""
+        return self.global_batch_size or DEFAULT_STEP_ROWS
+
+    def with_step_rows(self, mean_tokens: float) -> TrainOptions:
+        """``--global-batch-tokens`` as rows that have ``mean_tokens``: whole micro-batches, and at least one."""
+        if self.global_batch_tokens is None:
+            return self
+        micro_batches = max(1, round(self.global_batch_tokens / mean_tokens / self.micro_batch_size))
+        return replace(self, global_batch_size=micro_batches * self.micro_batch_size, global_batch_tokens=None)
 
     def peak_lr(self, *, random_weights: bool) -> float:
         """``--lr``, or the default for a model that starts from weights of this kind."""
@@ -177,11 +205,16 @@ class TrainOptions:
             raise ConfigError("SP208", f"--train-iters is {self.train_iters}", help="give at least 1")
 
     def _check_batch(self) -> None:
-        if self.micro_batch_size < 1 or self.global_batch_size % self.micro_batch_size:
+        if self.global_batch_tokens is not None:
+            if self.global_batch_size is not None:
+                raise ConfigError(
+                    "SP208", "--global-batch-size and --global-batch-tokens were both given", help="give one of them"
+                )
+            return
+        if self.micro_batch_size < 1 or self.step_rows % self.micro_batch_size:
             raise ConfigError(
                 "SP208",
-                f"--global-batch-size {self.global_batch_size} is not a multiple of "
-                f"--micro-batch-size {self.micro_batch_size}",
+                f"--global-batch-size {self.step_rows} is not a multiple of --micro-batch-size {self.micro_batch_size}",
                 help="change one of them",
             )
 

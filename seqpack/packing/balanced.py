@@ -30,6 +30,10 @@ WELL_MIXED = 1.25
 """Design effect: 1 is a random draw."""
 MENDED = (0.01, 0.03, 0.1)
 """Shares of the packs that are packed again where a well mixed plan has a few packs too many."""
+MENDABLE = 0.01
+"""So many packs too many may be mended where the bound is not reached, at the price of some mixing."""
+OUT_OF_REACH = 0.01
+"""So far above the bound are the fewest packs where there are few ways to fill one."""
 
 
 class Balanced:
@@ -48,7 +52,8 @@ class Balanced:
 def balanced(counts: Ints, capacity: int, *, max_docs: int | None = None) -> Patterns:
     """The first well mixed plan with no more packs than best-fit makes, or nearly the bound.
 
-    Without one: the fewest packs among the well mixed plans near the bound, else the best mixed near the fewest packs.
+    Without one: the fewest packs among the well mixed plans near the bound or, where no plan is near, among those with
+    no more packs than the fewest; else the best mixed near the fewest packs.
     Plans in which a pack has more than ``max_docs`` samples are passed over; a tight limit leaves those without mixing.
     """
     bound = lower_bound(counts, capacity)
@@ -57,19 +62,23 @@ def balanced(counts: Ints, capacity: int, *, max_docs: int | None = None) -> Pat
     enough = max(bound, min(plain.num_packs, near))
     if plain.num_packs > near:
         plain = fewer(plain, counts, capacity, max_docs=max_docs)
+    goal, most, mendable = enough, near, near
+    if plain.num_packs > near:
+        goal = most = plain.num_packs
+        mendable = int(goal * (1 + MENDABLE))
     # where the bound is out of reach, samples do not fit together well, and many must be left for exact closing
-    shares = SHARES if plain.num_packs <= near else SHARES[-1:]
+    shares = SHARES if plain.num_packs <= bound * (1 + OUT_OF_REACH) else SHARES[-1:]
     tried: list[tuple[int, float, Patterns]] = []
     for patterns in chain(_plans(counts, capacity, shares), [plain]):
         if max_docs is not None and patterns.sums(patterns.times).max(initial=0) > max_docs:
             continue
-        if enough < patterns.num_packs <= near:
-            patterns = _mend(patterns, capacity, enough, max_docs)
+        if goal < patterns.num_packs <= mendable:
+            patterns = _mend(patterns, capacity, goal, max_docs)
         effect = design_effect(patterns)
         if patterns.num_packs <= enough and effect <= WELL_MIXED:
             return patterns
         tried.append((patterns.num_packs, effect, patterns))
-    mixed = [found for found in tried if found[1] <= WELL_MIXED and (found[0] <= near or plain.num_packs > near)]
+    mixed = [found for found in tried if found[1] <= WELL_MIXED and found[0] <= most]
     if mixed:
         return min(mixed, key=lambda found: found[:2])[2]
     few = int(min(packs for packs, _, _ in tried) * (1 + MOST_OVER))

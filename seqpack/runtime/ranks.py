@@ -7,12 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from seqpack.core.errors import ConfigError, DistributedError
 from seqpack.runtime.interfaces import check_interfaces
+
+T = TypeVar("T")
 
 BACKENDS = {"cpu": "gloo", "cuda": "nccl", "npu": "cpu:gloo,npu:hccl"}
 TIMEOUT = timedelta(minutes=10)
@@ -49,6 +52,14 @@ class Ranks:
         tensor = torch.tensor(value, dtype=torch.float32, device=device)
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return float(tensor)
+
+    def gather(self, value: T) -> list[T]:
+        """The value of every rank, in their order; any object that can be pickled."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
     def wait(self, group: dist.ProcessGroup | None = None) -> None:
         """Return when all ranks are here; in a thread, with a group of its own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     from seqpack.runtime.parallel import ExpertMeshes, ParallelPlan
 
 
+Observe = Callable[["HeadLoss"], "HeadLoss"]
+
+
+def as_it_is(loss: HeadLoss) -> HeadLoss:
+    return loss
+
+
 def assemble(
     hf_model: Any,
     attention: VarlenAttention,
@@ -31,15 +39,18 @@ def assemble(
     num_batches: int,
     mesh: DeviceMesh,
     dtype: torch.dtype,
+    observe: Observe = as_it_is,
 ) -> PackedLM | PipelineLM:
     """What this rank trains of ``hf_model``, which every rank has whole; the rest of it can be forgotten.
 
-    ``num_batches`` are the micro-batches of a step, ``dtype`` is that of computing.
+    ``num_batches`` are the micro-batches of a step, ``dtype`` is that of computing. ``observe`` may put something
+    around the loss.
     """
     experts = plan.expert_meshes(mesh) if plan.ep > 1 else None
     loss: HeadLoss = chunked_cross_entropy
     if plan.tp > 1:
         loss = partial(chunked_cross_entropy, part=VocabularyPart.of(hf_model.config.vocab_size, mesh.get_group("tp")))
+    loss = observe(loss)
     if cut is None:
         _cut_matrices(hf_model, plan, mesh, experts)
         model = PackedLM(hf_model, attention, loss, sharers=plan.tp)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from seqpack.io.publish import partial_folder
-from seqpack.models.load import quiet_transformers
 from seqpack.models.lora import LoraSettings, write_adapter
+from seqpack.models.whole import quiet_transformers
+from seqpack.train.disk import unwritable
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -33,7 +35,7 @@ def save_hf(
     with should be what it is served with.
     """
     with partial_folder(out_dir) as partial:
-        with quiet_transformers():
+        with quiet_transformers(), _plain_disk_errors(partial):
             if weights is None:
                 model.save_pretrained(partial)
             else:
@@ -51,7 +53,8 @@ def save_adapter(
 ) -> None:
     """Write a LoRA adapter to ``out_dir``, replacing what is there."""
     with partial_folder(out_dir) as partial:
-        write_adapter(partial, weights, settings, targets, base)
+        with _plain_disk_errors(partial):
+            write_adapter(partial, weights, settings, targets, base)
         _replace_directory(partial, out_dir)
 
 
@@ -62,7 +65,19 @@ def _save_weights(model: Any, weights: dict[str, torch.Tensor], folder: Path) ->
         whole = type(model)._from_config(model.config, dtype=dtype)
     whole.load_state_dict(weights, assign=True)
     whole.tie_weights()
+    whole.generation_config = model.generation_config
     whole.save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def _plain_disk_errors(folder: Path) -> Iterator[None]:
+    """What safetensors says of a full disk, as the OSError that it is."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise unwritable(error, folder) or error from error
 
 
 def _copy_tokenizer(source: Path, target: Path) -> None:

@@ -73,7 +73,7 @@ def make_planner(
     heads = spec.config.num_attention_heads
     keys = getattr(spec.config, "num_key_value_heads", None) or heads
     shape = AttentionShape(max(1, heads // parallel.tp), max(1, keys // parallel.tp), spec.head_size, element_bytes)
-    rates = RATES[backend.device.type]
+    rates = RATES[options.cp_device or backend.device.type]
     if options.cp_link is not None:
         rates = replace(rates, link=options.cp_link * 1e9)
     return Planner(settings, shape, rates, parts=attention.load_partial is not None)

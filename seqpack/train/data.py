@@ -112,12 +112,24 @@ class TrainData:
         ranges = (part_of(len(dataset), self.split, part) for dataset in self.sets)
         return [start + np.arange(*bounds) for start, bounds in zip(starts[:-1], ranges, strict=True)]
 
+    def mean_tokens(self) -> float:
+        """Tokens of a row that is trained on, on average; under weights, sets count by their share of the rows."""
+        trained = [rows[self.num_targets[rows] > 0] for rows in self.pools()]
+        shares = self.weights or [len(rows) for rows in trained]
+        means = [self.num_tokens[rows].mean() if len(rows) else 0.0 for rows in trained]
+        return max(1.0, float(np.average(means, weights=shares))) if sum(shares) else 1.0
+
     def describe(self, row: int) -> str:
         """Which samples a row holds: "row 3 (data.jsonl:17, data.jsonl:4)"."""
         dataset, place = self._find(row)
         pieces = range(int(dataset.offsets[place]), int(dataset.offsets[place + 1]))
         keys = [dataset.pieces.key(piece) for piece in pieces]
         return f"row {place} ({', '.join(keys[:SAMPLES_NAMED])}{', ...' if len(keys) > SAMPLES_NAMED else ''})"
+
+    def key(self, row: int, sample: int) -> str:
+        """``file:line`` that a sample of a row comes from."""
+        dataset, place = self._find(row)
+        return dataset.pieces.key(int(dataset.offsets[place]) + sample)
 
     def digest(self) -> str:
         """The same for the same rows in the same order."""

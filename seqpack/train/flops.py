@@ -67,7 +67,9 @@ class ModelFlops:
     ) -> NDArray[np.float64]:
         """Operations of each row, from its pieces: the row, length and targets of every piece."""
         pairs = sum(_pairs(lengths, window).astype(np.float64) for window in self.windows)
-        pieces = 6.0 * (self.matrices * lengths + self.head * num_targets) + 12.0 * self.attention_width * pairs
+        # Python's numbers take the width of the array they meet, and the weights of a large model do not fit 32 bits.
+        tokens, targets = lengths.astype(np.float64), num_targets.astype(np.float64)
+        pieces = 6.0 * (self.matrices * tokens + self.head * targets) + 12.0 * self.attention_width * pairs
         summed: NDArray[np.float64] = np.bincount(row, weights=pieces, minlength=num_rows).astype(np.float64)
         return summed
 

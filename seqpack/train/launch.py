@@ -1,4 +1,4 @@
-"""``--nproc N``: the same command in N processes of this machine. Free of torch, which each of them imports itself."""
+"""``--nproc N``, ``--nnodes M``: the same command in N processes of this machine. Free of torch, which they import."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pathlib import Path
 from types import FrameType
 
 from seqpack.core.errors import DistributedError
+from seqpack.options.nodes import Nodes
+from seqpack.train.interfaces import interface_variables
 
 GRACE_SECONDS = 20.0
 """What the others get to end by themselves after a rank has failed."""
@@ -20,21 +22,26 @@ POLL_SECONDS = 0.1
 TAIL_LINES = 30
 
 
-def launch(arguments: Sequence[str], num_processes: int, logs: Path) -> int:
-    """Run ``seqpack <arguments>`` as ``num_processes`` ranks; returns the exit code of the first.
+def launch(arguments: Sequence[str], nodes: Nodes, logs: Path) -> int:
+    """Run ``seqpack <arguments>`` as the processes of this machine; returns the exit code of the first.
 
-    Rank 0 keeps this terminal, the others write to ``logs``. Raises DistributedError SP603 with the last lines of a
+    That one keeps this terminal, the others write to ``logs``. Raises DistributedError SP603 with the last lines of a
     rank that failed by itself; the others are ended then. Signals go to all ranks.
     """
     logs.mkdir(parents=True, exist_ok=True)
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(num_processes)}
-    ranks = [_start(arguments, rank, common, logs) for rank in range(num_processes)]
+    port = nodes.master_port or _free_port()
+    network = interface_variables(nodes.master_addr, os.environ) if nodes.count > 1 else {}
+    first_rank = nodes.rank * nodes.nproc
+    ranks = [
+        _start(arguments, number, network | nodes.environment(number, port), _log(logs, first_rank + number))
+        for number in range(nodes.nproc)
+    ]
     before = {signum: signal.signal(signum, _forward(ranks)) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:
         if (failed := _wait(ranks)) is not None:
-            code = ranks[failed].returncode
+            code, rank = ranks[failed].returncode, first_rank + failed
             raise DistributedError(
-                "SP603", f"rank {failed} ended with exit code {code}; its last lines:\n{_tail(logs, failed)}"
+                "SP603", f"rank {rank} ended with exit code {code}; its last lines:\n{_tail(_log(logs, rank))}"
             )
         return ranks[0].returncode
     finally:
@@ -43,13 +50,17 @@ def launch(arguments: Sequence[str], num_processes: int, logs: Path) -> int:
             signal.signal(signum, handler)
 
 
-def _start(arguments: Sequence[str], rank: int, common: dict[str, str], logs: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+def _log(logs: Path, rank: int) -> Path:
+    return logs / f"rank-{rank}.log"
+
+
+def _start(arguments: Sequence[str], number: int, told: dict[str, str], log_file: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, **told}
     command = [sys.executable, "-m", "seqpack", *arguments]
     # In sessions of their own: Ctrl-C reaches this process alone, which hands it on once.
-    if rank == 0:
+    if number == 0:
         return subprocess.Popen(command, env=environment, start_new_session=True)
-    with (logs / f"rank-{rank}.log").open("wb") as log:
+    with log_file.open("wb") as log:
         return subprocess.Popen(
             command,
             env=environment,
@@ -100,8 +111,8 @@ def _forward(ranks: Sequence[subprocess.Popen[bytes]]) -> Callable[[int, FrameTy
     return forward
 
 
-def _tail(logs: Path, rank: int) -> str:
-    text = (logs / f"rank-{rank}.log").read_text(encoding="utf-8", errors="replace")
+def _tail(log_file: Path) -> str:
+    text = log_file.read_text(encoding="utf-8", errors="replace")
     return "\n".join(text.splitlines()[-TAIL_LINES:])
 
 

@@ -53,7 +53,6 @@ class PipelineLM(nn.Module):
         self.share: Callable[[Batch], Batch] = _keep
         self._numbers = cut.of_rank(dist.get_rank(self.pp_group))
         self._dtype = dtype
-        self.device = next(self.parameters()).device
         self._schedules: dict[int, Any] = {}
         self._loss_units = 1
         # Ranks that share rows then hold equally many tokens of each.
@@ -62,6 +61,11 @@ class PipelineLM(nn.Module):
     @property
     def config(self) -> Any:
         return self.stages[0].config
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = next(self.stages.parameters()).device
+        return device
 
     @property
     def kind(self) -> Any:

@@ -10,6 +10,7 @@ from seqpack.attention.contract import AttentionBackend, AttentionNeeds, select_
 from seqpack.attention.cpu import cpu_flash_attention
 from seqpack.attention.registry import BUILTIN_BACKENDS
 from seqpack.core.errors import ConfigError
+from seqpack.models.compiling import check_compiler
 from seqpack.models.load import ModelSpec, resolve_model
 from seqpack.models.lora import LoraSettings
 from seqpack.models.self_check import self_check
@@ -94,7 +95,7 @@ class TrainPlan:
     @property
     def num_micro_batches(self) -> int:
         """Of a full step, on each data parallel rank."""
-        return -(-self.training.global_batch_size // self.training.micro_batch_size // self.parallel.dp)
+        return -(-self.training.step_rows // self.training.micro_batch_size // self.parallel.dp)
 
     @property
     def estimate(self) -> LayoutEstimate:
@@ -140,7 +141,7 @@ class TrainPlan:
             num_rows=len(self.dataset),
             num_steps=len(self.schedule),
             epochs=self.schedule.epochs,
-            global_batch_size=self.training.global_batch_size,
+            global_batch_size=self.training.step_rows,
             micro_batch_size=self.training.micro_batch_size,
             num_tokens=num_tokens,
             num_targets=num_targets,
@@ -185,6 +186,8 @@ class TrainPlan:
             notes.append(f"family {family} is not among those tested; a tiny copy gave the same packed as one by one")
         if getattr(self.model.config, "output_router_logits", False):
             notes.append(f"router loss: {self.model.config.router_aux_loss_coef:g} of it is part of the loss")
+        if self.training.compile:
+            notes.append("layers are compiled in the first step")
         if self.attention.on_request:
             notes.append(f"attention {self.attention.name} builds the whole mask: exact, and much slower than causal")
         if self.lora is not None:
@@ -229,6 +232,10 @@ def prepare(
         eos_token_id=manifest.tokenizer.eos_token_id,
         pad_token_id=manifest.tokenizer.pad_token_id,
     )
+    training = training.with_step_rows(dataset.mean_tokens())
+    if training.compile:
+        shared = parallel_plan.dp < parallel_plan.world_size
+        check_compiler(backend.device.type, spec.config, shared_layers=shared)
     cut = cut_model(spec.config, parallel_plan, parallel or ParallelOptions(), training, lora or LoraOptions())
     if not spec.tested:
         self_check(spec.config, cpu_flash_attention, chunked_cross_entropy)
@@ -318,7 +325,7 @@ def _schedule(
         epochs = DEFAULT_EPOCHS
     return RowSchedule(
         dataset.num_targets,
-        global_batch_size=training.global_batch_size,
+        global_batch_size=training.step_rows,
         micro_batch_size=training.micro_batch_size,
         seed=data.seed,
         shuffle=data.shuffle,
@@ -347,7 +354,7 @@ def _evaluation(dataset: TrainData, training: TrainOptions, run: RunOptions) -> 
         )
     schedule = RowSchedule(
         dataset.num_targets,
-        global_batch_size=training.global_batch_size,
+        global_batch_size=training.step_rows,
         micro_batch_size=training.micro_batch_size,
         seed=0,
         shuffle=False,

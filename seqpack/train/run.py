@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import seqpack
+from seqpack.models.compiling import compile_layers
 from seqpack.models.load import build_model
 from seqpack.models.lora import LoraSettings, adapter_weights, add_lora
+from seqpack.models.materialize import empty_model, materialize
 from seqpack.models.packed import PackedLM
 from seqpack.models.recompute import recompute
 from seqpack.options.train import (
@@ -23,7 +25,7 @@ from seqpack.options.train import (
 )
 from seqpack.runtime.agreement import check_agreement
 from seqpack.runtime.watchdog import watched
-from seqpack.train.assemble import assemble
+from seqpack.train.assemble import Observe, as_it_is, assemble
 from seqpack.train.checkpoint import save_adapter, save_hf
 from seqpack.train.checks import (
     ADAPTER_FOLDER,
@@ -38,8 +40,9 @@ from seqpack.train.metrics import JsonlSink, read_metrics
 from seqpack.train.optim import Optimizer, learning_rate
 from seqpack.train.pipeline import PipelineLM, whole_state
 from seqpack.train.plan import TrainPlan
+from seqpack.train.read_ahead import ReadAhead, upcoming_rows
 from seqpack.train.run_state import RunState, quiet
-from seqpack.train.sharding import full_state, weight_dtype
+from seqpack.train.sharding import full_state, layers_of, weight_dtype
 from seqpack.train.summary import TrainResult
 
 if TYPE_CHECKING:
@@ -52,31 +55,18 @@ if TYPE_CHECKING:
     from seqpack.train.loop import ReadBatch
 
 
-def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
+def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = (), *, checkpoints: bool = True) -> TrainResult:
     """Build the model, train it, save it. Every step goes to ``metrics.jsonl`` and to ``sinks``, which stay open.
 
     Called by every rank of ``plan.ranks``, inside their process group. Raises ``RunStopped`` after Ctrl-C or SIGTERM,
-    with a checkpoint on disk.
+    with a checkpoint on disk; without ``checkpoints`` there is none, and signals do what they do elsewhere.
     """
     ranks, save = plan.ranks, plan.run.save
     check_agreement(ranks, {**_identity(plan), **_facts(plan)})
     ranks.wait()  # all have looked at --save before the first one changes it
-    mesh = plan.parallel.mesh(plan.backend.device.type) if ranks.size > 1 else None
-    model = _model(plan, mesh)
-    trainer = Trainer(
-        model,
-        plan.schedule,
-        _reader(plan, mesh),
-        _optimizer(model, plan.training),
-        _rate(plan),
-        plan.backend,
-        ranks,
-        plan.parallel.row_share(ranks.rank),
-        seed=plan.data.seed,
-        describe=plan.dataset.describe,
-        flops=ModelFlops.of(plan.model.config, adapters=_adapter_size(plan, model)).of_batch,
-        peak_flops=(peak_flops(plan.backend.name) or 0.0) * ranks.size,
-    )
+    rows = ReadAhead(plan.reader(), upcoming_rows(plan.schedule, plan.first_step, plan.parallel.row_share(ranks.rank)))
+    trainer = make_trainer(plan, read=rows)
+    model = trainer.model
     state = RunState(save, ranks, _identity(plan), plan.run.keep_last or None, background=plan.run.async_save)
     if plan.saved is not None:
         state.load(plan.saved, trainer.optimizer.tensors())
@@ -91,28 +81,62 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = ()) -> TrainResult:
         stack.callback(state.close)
         if ranks.first:
             sinks = [stack.enter_context(closing(JsonlSink(save / METRICS_FILE, keep=plan.first_step))), *sinks]
-        saving = Saving(
-            lambda step: state.save(step, trainer.optimizer.tensors()), state.finish, plan.run.save_interval
-        )
+        stack.enter_context(rows)
+        saving = None
+        if checkpoints:
+            saving = Saving(
+                lambda step: state.save(step, trainer.optimizer.tensors()), state.finish, plan.run.save_interval
+            )
         result = train(trainer, sinks=sinks, saving=saving, evaluation=plan.evaluation, progress=progress)
     _export(plan, model)
     return replace(result, model_path=str(save / plan.result_folder))
 
 
-def _model(plan: TrainPlan, mesh: DeviceMesh | None) -> PackedLM | PipelineLM:
-    dtype: torch.dtype = getattr(torch, plan.dtype)
-    sharded = mesh is not None
-    hf_model = build_model(
-        plan.model, dtype=weight_dtype(dtype, sharded=sharded), backend=plan.backend, seed=plan.data.seed
+def make_trainer(plan: TrainPlan, observe: Observe = as_it_is, read: ReadBatch | None = None) -> Trainer:
+    """The model of a run on its devices, and what it trains with; every rank calls it.
+
+    ``observe`` may put something around the loss, ``read`` around the reading of rows.
+    """
+    mesh = plan.parallel.mesh(plan.backend.device.type) if plan.ranks.size > 1 else None
+    model = _model(plan, mesh, observe)
+    return Trainer(
+        model,
+        plan.schedule,
+        _reader(plan, mesh, read or plan.reader()),
+        _optimizer(model, plan.training),
+        _rate(plan),
+        plan.backend,
+        plan.ranks,
+        plan.parallel.row_share(plan.ranks.rank),
+        seed=plan.data.seed,
+        describe=plan.dataset.describe,
+        flops=ModelFlops.of(plan.model.config, adapters=_adapter_size(plan, model)).of_batch,
+        peak_flops=(peak_flops(plan.backend.name) or 0.0) * plan.ranks.size,
     )
+
+
+def _model(plan: TrainPlan, mesh: DeviceMesh | None, observe: Observe) -> PackedLM | PipelineLM:
+    dtype: torch.dtype = getattr(torch, plan.dtype)
+    width = weight_dtype(dtype, sharded=mesh is not None)
+    if plan.cut is None:
+        hf_model = empty_model(plan.model, width)
+    else:  # a stage takes its layers out of a whole model
+        hf_model = build_model(plan.model, dtype=width, backend=plan.backend, seed=plan.data.seed)
     if plan.lora is not None:
         add_lora(hf_model, plan.lora)
     recompute(hf_model, plan.training.recompute_granularity)
     if mesh is None:
-        return PackedLM(hf_model, plan.attention.load(), chunked_cross_entropy)
-    model = assemble(hf_model, plan.attention.load(), plan.parallel, plan.cut, plan.num_micro_batches, mesh, dtype)
-    if isinstance(model, PipelineLM) and plan.context is not None:
-        model.share = share_rows(plan.context, mesh, plan.attention, plan.backend)
+        model: PackedLM | PipelineLM = PackedLM(hf_model, plan.attention.load(), observe(chunked_cross_entropy))
+    else:
+        attention, layout, batches = plan.attention.load(), plan.parallel, plan.num_micro_batches
+        model = assemble(hf_model, attention, layout, plan.cut, batches, mesh, dtype, observe)
+    if isinstance(model, PipelineLM):
+        if plan.context is not None and mesh is not None:
+            model.share = share_rows(plan.context, mesh, plan.attention, plan.backend)
+        return model
+    if plan.training.compile:
+        compile_layers(layers_of(model))
+    materialize(model, hf_model, plan.model, device=plan.backend.device, dtype=dtype, seed=plan.data.seed)
     return model
 
 
@@ -169,7 +193,7 @@ def _identity(plan: TrainPlan) -> dict[str, Any]:
     return {
         "data set (digest of its files)": plan.dataset.digest(),
         "model (digest of its configuration)": hashlib.sha256(text.encode()).hexdigest(),
-        "--global-batch-size": plan.training.global_batch_size,
+        "--global-batch-size": plan.training.step_rows,
         "--seed": plan.data.seed,
         "--shuffle": plan.data.shuffle,
         "--loss-reduction": plan.training.loss_reduction,
@@ -185,6 +209,7 @@ def _facts(plan: TrainPlan) -> dict[str, Any]:
         "layout": str(plan.parallel),
         "cut into stages": str(plan.cut),
         "attention": plan.attention.name,
+        "context parallelism": None if plan.context is None else asdict(plan.context.settings),
         "set of training options": asdict(plan.training),
         "checkpoint to go on from": None if plan.saved is None else plan.saved.step,
         "version of seqpack": seqpack.__version__,
@@ -198,12 +223,12 @@ def _weight_files(plan: TrainPlan) -> dict[str, int]:
     return {} if folder is None else {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
 
 
-def _reader(plan: TrainPlan, mesh: DeviceMesh | None) -> ReadBatch:
-    """Rows -> the batch that this rank computes."""
+def _reader(plan: TrainPlan, mesh: DeviceMesh | None, rows: ReadBatch) -> ReadBatch:
+    """Rows -> the batch that this rank computes. Ranks that share rows compare them, which no thread may do."""
     if plan.context is None or mesh is None or plan.cut is not None:
-        return plan.reader()
-    read, share = plan.reader(), share_rows(plan.context, mesh, plan.attention, plan.backend)
-    return lambda rows: share(read(rows))
+        return rows
+    share = share_rows(plan.context, mesh, plan.attention, plan.backend)
+    return lambda numbers: share(rows(numbers))
 
 
 def _optimizer(model: PackedLM | PipelineLM, training: TrainOptions) -> Optimizer:

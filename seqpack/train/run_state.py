@@ -27,7 +27,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from seqpack.core.errors import CheckpointError, ConfigError, DeviceError
-from seqpack.io.publish import UNWRITABLE
+from seqpack.train.disk import unwritable
 
 if TYPE_CHECKING:
     from seqpack.runtime.ranks import Ranks
@@ -208,8 +208,8 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         yield
     except (OSError, CheckpointException) as error:
         failures = getattr(error, "failures", {0: (error, None)})
-        for cause, _ in failures.values():
-            if isinstance(cause, OSError) and cause.errno in UNWRITABLE:
+        for failure, _ in failures.values():
+            if cause := unwritable(failure, folder):
                 raise DeviceError(
                     "SP503",
                     f"no checkpoint could be written to {folder}: {cause.strerror}",

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -24,22 +25,22 @@ import torch.distributed as dist
 
 from seqpack.attention.cpu import CpuPartial, cpu_flash_attention
 from seqpack.cp.algorithms import ContextSettings, Planner
-from seqpack.cp.cost import RATES, AttentionShape
+from seqpack.cp.cost import RATES, AttentionShape, Rates
 from seqpack.cp.exchange import Wire
 from seqpack.cp.kernels import Kernels
 from tests import namespaces
 from tests.cp.cases import document_mix
 
 RANKS, HOSTS = 4, 2
-SHAPE = AttentionShape(query_heads=8, key_heads=4, head_size=64, element_bytes=4)
+SHAPE = AttentionShape(query_heads=8, key_heads=2, head_size=64, element_bytes=4)
 MIXES = ("instructions", "pretraining", "long mix", "one long")
 ALGORITHMS = ("ring", "ulysses", "hybrid", "kvallgather", "planned", "headdoc", "auto")
 KERNELS = Kernels(cpu_flash_attention, CpuPartial())
 
 
-def measure(algorithm: str, wire: Wire, rows: list[np.ndarray]) -> tuple[float, int]:
+def measure(algorithm: str, wire: Wire, rates: Rates, rows: list[np.ndarray]) -> tuple[float, int]:
     """Seconds until the last rank is done with all rows, and bytes that all ranks have sent."""
-    planner = Planner(ContextSettings(RANKS, algorithm), SHAPE, RATES["cpu"])
+    planner = Planner(ContextSettings(RANKS, algorithm), SHAPE, rates)
     work, sent = [], wire.traffic.sent
     for cu_seqlens in rows:
         plan = planner.plan(cu_seqlens)
@@ -62,9 +63,11 @@ def measure(algorithm: str, wire: Wire, rows: list[np.ndarray]) -> tuple[float, 
 def work_as_rank(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    wire = Wire.of()
+    wire, rates = Wire.of(), RATES["cpu"]
+    if arguments.megabits is not None:
+        rates = replace(rates, link=arguments.megabits * 1e6 / 8)
     for algorithm in ALGORITHMS:  # connections are made when they are first used
-        measure(algorithm, wire, [document_mix("one long", 256, np.random.default_rng(0))])
+        measure(algorithm, wire, rates, [document_mix("one long", 256, np.random.default_rng(0))])
     for mix in MIXES:
         rng = np.random.default_rng(0)
         rows = [document_mix(mix, arguments.seq_length, rng) for _ in range(arguments.rows)]
@@ -73,7 +76,7 @@ def work_as_rank(arguments: argparse.Namespace) -> None:
         best: dict[str, tuple[float, int]] = {}
         for _ in range(arguments.rounds):
             for algorithm in ALGORITHMS:
-                best[algorithm] = min(best.get(algorithm, (float("inf"), 0)), measure(algorithm, wire, rows))
+                best[algorithm] = min(best.get(algorithm, (float("inf"), 0)), measure(algorithm, wire, rates, rows))
         if wire.rank == 0:
             print(f"\n{mix}: {len(lengths)} documents in {len(rows)} rows, {flops / 1e9:,.1f} useful GFLOP")
             for algorithm, (seconds, sent) in best.items():

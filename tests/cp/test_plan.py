@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seqpack.cp.headdoc import HeadDocPlan, headdoc
 from seqpack.cp.placements import contiguous, document_aware, folded, per_document, zigzag
 from seqpack.cp.plan import Placement, bounds, head_shares, runs_of, sizes, stretches
 
@@ -95,6 +96,22 @@ def test_a_digest_tells_placements_apart(lengths, size):
     assert contiguous(cu, size).digest() == contiguous(cu.copy(), size).digest()
     assert contiguous(cu, size).digest() != contiguous(bounds(np.array([*lengths, 1])), size).digest()
     assert Placement(cu, contiguous(cu, 2).rows).digest() != Placement(cu, contiguous(cu, 2).rows[::-1]).digest()
+
+
+def test_a_digest_tells_plans_apart():
+    cu = bounds(np.array([20, 3, 4, 5]))
+    asked = [
+        *((name, placement, {}) for name, placement in ALGORITHMS if name != "auto"),
+        ("ring", "zigzag", {"inner_ring": 2}),
+        ("hybrid", "zigzag", {"ulysses_degree": 4}),
+        ("hybrid", "zigzag", {"ulysses_degree": 1}),
+    ]
+    digests = [planner(4, name, placement, **more).plan(cu).digest() for name, placement, more in asked]
+    assert len(set(digests)) == len(asked)
+    assert planner(4, "headdoc").plan(cu).digest() == planner(4, "headdoc").plan(cu.copy()).digest()
+    one, other = (headdoc(bounds(np.array([3, 3, 3, 3])), 2, row_pairs=price) for price in (0.0, 1e9))
+    cut = HeadDocPlan(one.placement, one.placement.rows[0][:3], np.array([3, 0]))
+    assert one.digest() == other.digest() != cut.digest(), "the same rows on the same ranks, but exchanged"
 
 
 @given(keys=st.integers(1, 6), group=st.integers(1, 4), size=SIZES)

@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cache = request.config.cache
+    cache = getattr(request.config, "cache", None)  # there is none under -p no:cacheprovider
     return tmp_path_factory.mktemp("npu") if cache is None else Path(cache.mkdir("npu"))
 
 

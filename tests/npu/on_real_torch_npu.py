@@ -90,7 +90,7 @@ def check_shapes_of_the_operators_around_attention() -> None:
 
 def check_names_that_the_device_backend_uses() -> None:
     names = "is_available device_count set_device set_compile_mode get_device_name synchronize max_memory_allocated"
-    recomputation = "get_rng_state set_rng_state device manual_seed_all _is_in_bad_fork"
+    recomputation = "_initialized get_rng_state set_rng_state device manual_seed_all _is_in_bad_fork"
     assert [name for name in f"{names} {recomputation}".split() if not hasattr(torch.npu, name)] == []
     assert torch.get_device_module("npu") is torch.npu
     assert hasattr(torch.npu, "config")

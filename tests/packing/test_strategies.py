@@ -167,6 +167,14 @@ def test_files_are_mixed_as_well_as_lengths(name):
     assert from_second.std() < 0.25
 
 
+@given(seed=st.integers(0, 1000), samples=st.integers(20, 120), longest=st.sampled_from([512, 900]))
+def test_few_mixed_packs_are_no_more_than_those_of_best_fit(seed, samples, longest):
+    """A thousandth of the packs is less than one here."""
+    lengths = np.random.default_rng(seed).integers(257, longest, samples, endpoint=True)
+    balanced, decreasing = (make(STRATEGIES[name], lengths, seq_length=1024) for name in ("balanced", "bfd"))
+    assert len(balanced) <= len(decreasing)
+
+
 @pytest.mark.parametrize(("samples", "worse"), [(100, 0.03), (300, 0.02), (3000, 0.005)])
 def test_random_first_fit_of_few_samples_is_that_of_the_textbook(samples, worse):
     lengths = np.random.default_rng(samples).integers(1, 2048, samples)

@@ -16,6 +16,7 @@ from seqpack.commands.train import train
 from seqpack.core.errors import DeviceError
 from seqpack.options.context import ContextOptions
 from seqpack.options.megatron import ArchitectureOptions, MegatronOptions, RefusedTrainOptions
+from seqpack.options.nodes import NodeOptions
 from seqpack.options.output import OutputOptions
 from seqpack.options.resolved import Resolved
 from seqpack.options.train import LoraOptions, ModelOptions, ParallelOptions, RunOptions, TrainDataOptions, TrainOptions
@@ -42,6 +43,7 @@ def run(
         options,
         LoraOptions(),
         ParallelOptions(nproc=nproc, context_parallel_size=cp),
+        NodeOptions(),
         ContextOptions(),
         ArchitectureOptions(),
         MegatronOptions(),

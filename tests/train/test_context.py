@@ -134,6 +134,8 @@ def test_prices_of_a_run(write_dataset: WriteDataset, tmp_path: Path) -> None:
     assert sum(price.taken for price in prices.values()) == pytest.approx(1)
     assert prices["planned"].bytes_sent < prices["kvallgather"].bytes_sent
     assert all(price.worst_balance >= price.balance >= 1 for price in prices.values())
+    fast = plan(layout, data, tmp_path / "r", context_parallel_size=4, cp_device="npu").context_prices()
+    assert all(price.seconds < prices[price.algorithm].seconds for price in fast)
     slow = plan(layout, data, tmp_path / "r", context_parallel_size=4, cp_link=1e-4).context_prices()
     assert all(price.seconds > prices[price.algorithm].seconds for price in slow)
 

@@ -65,6 +65,14 @@ def test_rows_add_up_to_what_a_batch_counts(write_dataset: WriteDataset) -> None
         assert data.costs(flops).tolist() == pytest.approx(wanted)
 
 
+def test_rows_of_a_large_model() -> None:
+    """Its weights do not fit the 32 bits of the lengths."""
+    flops = ModelFlops(matrices=6_500_000_000, windows=(None,), attention_width=4096, head=4_000_000_000)
+    lengths, targets = np.array([3, 1], np.int32), np.array([2, 0], np.int32)
+    (found,) = flops.of_rows(np.array([0, 0]), lengths, targets, 1)
+    assert found == pytest.approx(flops.of_samples(np.array([3, 1]), 2), rel=1e-12)
+
+
 def test_peaks() -> None:
     assert peak_flops("NVIDIA H100 80GB HBM3") == pytest.approx(989e12)
     assert peak_flops("cpu") is None

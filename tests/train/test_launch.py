@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from seqpack.core.errors import DistributedError
+from seqpack.options.nodes import Nodes
 from seqpack.train.launch import launch
 
 
@@ -18,12 +19,13 @@ from seqpack.train.launch import launch
 def ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """``ranks("exit $RANK", 2)`` launches two ranks that run this instead of seqpack."""
 
-    def run(script: str, size: int) -> int:
+    def run(script: str, size: int | Nodes) -> int:
         program = tmp_path / "rank.sh"
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(program))
-        return launch(["train", "x"], size, tmp_path / "logs")
+        nodes = size if isinstance(size, Nodes) else Nodes(size)
+        return launch(["train", "x"], nodes, tmp_path / "logs")
 
     return run
 
@@ -32,6 +34,20 @@ def test_every_rank_knows_its_place(ranks, tmp_path: Path) -> None:
     assert ranks(f'echo "$RANK of $WORLD_SIZE: $*" > {tmp_path}/said-$RANK', 3) == 0
     said = [(tmp_path / f"said-{rank}").read_text() for rank in range(3)]
     assert said == [f"{rank} of 3: -m seqpack train x\n" for rank in range(3)]
+
+
+def test_processes_of_one_of_several_machines(ranks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "mine")
+    script = 'echo "$RANK/$WORLD_SIZE $LOCAL_RANK/$LOCAL_WORLD_SIZE $MASTER_ADDR:$MASTER_PORT'
+    script += f' $GLOO_SOCKET_IFNAME $NCCL_SOCKET_IFNAME" > {tmp_path}/said-$RANK'
+    assert ranks(script, Nodes(2, count=3, rank=1, master_addr="127.0.0.1", master_port=1234)) == 0
+    said = [(tmp_path / f"said-{rank}").read_text() for rank in (2, 3)]
+    assert said == ["2/6 0/2 127.0.0.1:1234 mine lo\n", "3/6 1/2 127.0.0.1:1234 mine lo\n"]
+
+
+def test_a_failure_names_the_rank_of_the_run(ranks) -> None:
+    with pytest.raises(DistributedError, match="rank 3 ended with exit code 7"):
+        ranks('[ "$RANK" = 3 ] && exit 7; exit 0', Nodes(2, count=2, rank=1, master_port=1))
 
 
 def test_a_rank_that_fails_is_shown_and_the_others_are_ended(ranks, monkeypatch: pytest.MonkeyPatch) -> None:

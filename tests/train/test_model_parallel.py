@@ -55,7 +55,7 @@ def test_four_ranks() -> None:
 FAMILIES = [("qwen2", False), ("qwen2", True), ("qwen3", False), ("llama", True), ("llama", False)]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("size", [2, 4])
 def test_tensor_parallel_everywhere(size: int) -> None:
     settings = [{}, {"vocab_size": 61}, {"num_key_value_heads": 4}, {"num_key_value_heads": 1}]
@@ -64,7 +64,7 @@ def test_tensor_parallel_everywhere(size: int) -> None:
     check_cases(size, [*dense, *experts])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("size", [2, 3, 4])
 def test_every_schedule(size: int) -> None:
     deep = {"num_hidden_layers": 2 * size}
@@ -80,7 +80,7 @@ def test_every_schedule(size: int) -> None:
     check_cases(size, cases)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_three_axes_on_eight_ranks() -> None:
     check_cases(
         8,
@@ -94,7 +94,7 @@ def test_three_axes_on_eight_ranks() -> None:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_all_axes_on_sixteen_ranks() -> None:
     check_cases(
         16,

@@ -124,6 +124,9 @@ def test_a_run_that_fails_leaves_no_model(write_dataset: WriteDataset, tmp_path:
         ({"seq_length": 4}, "SP208"),
         ({"model": "no/such/directory"}, "SP206"),
         ({"model": "tiny:bert"}, "SP202"),
+        ({"dtype": "float16"}, "SP208"),
+        ({"global_batch_size": 4, "global_batch_tokens": 40}, "SP208"),
+        ({"compile": True, "model": "tiny:mixtral"}, "SP208"),
     ],
 )
 def test_what_does_not_fit_is_refused(
@@ -135,6 +138,20 @@ def test_what_does_not_fit_is_refused(
     assert raised.value.code == code
     assert raised.value.help
     assert not (tmp_path / "run").exists()
+
+
+def test_packing_does_not_change_the_tokens_of_a_step(write_dataset: WriteDataset, tmp_path: Path) -> None:
+    packs = [[6, 2], [3, 5], [4, 4], [8], [2, 6], [4, 2, 2]]
+    packed = write_dataset(packs, seq_length=8)
+    samples = write_dataset([[length] for pack in packs for length in pack], mask=None)
+    given = {"global_batch_size": None, "global_batch_tokens": 16}
+    found = [plan(data, tmp_path / "run", **given).summary() for data in (packed, samples)]
+    assert [summary.global_batch_size for summary in found] == [2, 4]  # rows of 8 tokens, and of 48 / 12
+    assert [summary.num_steps for summary in found] == [3, 3]
+    at_once = plan(samples, tmp_path / "run", micro_batch_size=3, **given).summary()
+    assert at_once.global_batch_size == 3  # whole micro-batches
+    more = plan(packed, tmp_path / "run", **{**given, "global_batch_tokens": 3}).summary()
+    assert more.global_batch_size == 1
 
 
 def write_config(directory: Path, family: str, **settings: Any) -> str:

@@ -52,6 +52,7 @@ def _npu_module() -> ModuleType:
     calls: dict[str, Any] = {
         "is_available": lambda: True,
         "is_initialized": lambda: True,
+        "_initialized": True,
         "_is_in_bad_fork": lambda: False,
         "_lazy_init": lambda: None,
         "device_count": _device.device_count,

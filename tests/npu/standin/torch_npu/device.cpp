@@ -8,6 +8,7 @@
 #include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/as_strided_native.h>
 #include <ATen/ops/copy_native.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/item.h>
 #include <ATen/ops/set_native.h>
@@ -171,7 +172,22 @@ at::Tensor& set_storage(at::Tensor& tensor, at::Storage storage, int64_t offset,
   return tensor;
 }
 
-void on_cpu(const c10::OperatorHandle& operation, torch::jit::Stack* stack) { at::native::cpu_fallback(operation, stack); }
+// The CPU's would draw from the generator of the host.
+std::tuple<at::Tensor, at::Tensor> native_dropout(const at::Tensor& input, double p, std::optional<bool> train) {
+  auto mask = at::empty_like(input, input.options().dtype(at::kBool));
+  if (!train.value_or(true)) return {input.clone(), mask.fill_(1)};
+  mask.bernoulli_(1 - p);
+  return {input * mask * (1 / (1 - p)), mask};
+}
+
+void on_cpu(const c10::OperatorHandle& operation, torch::jit::Stack* stack) {
+  const auto& arguments = operation.schema().arguments();
+  auto* values = stack->data() + stack->size() - arguments.size();
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (arguments[i].name() == "generator" && values[i].isNone()) values[i] = generator();
+  }
+  at::native::cpu_fallback(operation, stack);
+}
 
 }  // namespace
 
@@ -184,6 +200,7 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("_copy_from_and_resize", copy_from_and_resize);
   m.impl("_local_scalar_dense", item);
   m.impl("resize_", resize_);
+  m.impl("native_dropout", native_dropout);
   m.impl("as_strided", at::native::as_strided_tensorimpl);
   m.impl("view", at::native::view);
   m.impl("_reshape_alias", at::native::_reshape_alias);
