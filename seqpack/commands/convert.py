@@ -29,7 +29,6 @@ def convert(
     inside it. --to mcore of a Megatron checkpoint splits it anew.
 
     Examples:
-      seqpack convert Qwen2.5-0.5B --to mcore -o qwen-mcore
       seqpack convert Qwen2.5-7B --to mcore --tp 4 --pp 2 -o qwen-tp4-pp2
       seqpack convert qwen-tp4-pp2 --to hf -o qwen-trained --check
       seqpack convert trained-mcore --to hf --hf-dir Qwen2.5-0.5B -o qwen-trained --max-shard-size 2GB

@@ -101,6 +101,10 @@ def open_source(request: Request) -> Source:
         )
     if not found and options.to_megatron:
         return open_huggingface(folder, weights_may_be_absent=options.dry_run)
+    if not found and (folder / CONFIG).is_file():
+        raise ConfigError(
+            "SP413", f"{folder} is a Hugging Face model already", help="write the other layout with --to mcore"
+        )
     small_files = [options.hf_dir] if options.hf_dir is not None else []
     # MindSpeed-LLM's users name the original model directory as --save-dir, for this very purpose
     fallback = [] if options.to_megatron else [options.output]

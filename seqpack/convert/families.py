@@ -6,12 +6,11 @@ lines here or in a plugin, and nothing else has to know about it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from seqpack.core.errors import ConfigError
+from seqpack.core.errors import ConfigError, PluginError
 from seqpack.hooks.host import plugin_host
 
 
@@ -193,7 +192,10 @@ def find_converter(config: dict[str, Any]) -> WeightConverter:
     ConfigError SP402 for an unknown one, with the known ones and how to add one.
     """
     architectures = list(config.get("architectures") or [])
-    for converter in converters():
+    known, broken = load_converters()
+    if (error := broken.get(str(config.get("model_type")))) is not None:
+        raise error
+    for converter in known:
         if set(architectures) & set(converter.architectures) or (
             not architectures and converter.name == config.get("model_type")
         ):
@@ -204,7 +206,7 @@ def find_converter(config: dict[str, Any]) -> WeightConverter:
 
 def check_model_type(name: str, converter: WeightConverter | None = None) -> None:
     """ConfigError unless ``--model-type-hf NAME`` is a known family and, if one is given, that one."""
-    known = {each.name: (each.name,) for each in converters()} | NAMES_OF_MINDSPEED
+    known = {each.name: (each.name,) for each in load_converters()[0]} | NAMES_OF_MINDSPEED
     if name not in known:
         raise unknown_family(f"--model-type-hf {name} cannot be converted")
     if converter is not None and converter.name not in known[name]:
@@ -215,15 +217,34 @@ def check_model_type(name: str, converter: WeightConverter | None = None) -> Non
         )
 
 
-def converters() -> Iterator[WeightConverter]:
+def load_converters() -> tuple[list[WeightConverter], dict[str, PluginError]]:
+    """All families, and the errors of those whose plugin cannot give them: they must not stop the others."""
+    known: list[WeightConverter] = []
+    broken: dict[str, PluginError] = {}
     for component in plugin_host().weight_converters:
-        yield component.load()
+        try:
+            converter = component.load()
+        except PluginError as error:
+            broken[component.name] = error
+            continue
+        if isinstance(converter, WeightConverter):
+            known.append(converter)
+        else:
+            broken[component.name] = PluginError(
+                "SP012",
+                f"{component.name!r} of plugin {component.plugin!r} is {type(converter).__name__}, no WeightConverter",
+                help="mend or uninstall that plugin",
+            )
+    return known, broken
 
 
 def unknown_family(what: str) -> ConfigError:
-    known = ", ".join(f"{each.name} ({', '.join(each.architectures)})" for each in converters())
+    known, broken = load_converters()
+    shown = ", ".join(f"{each.name} ({', '.join(each.architectures)})" for each in known)
+    lost = f"; not loaded: {', '.join(broken)} (see: seqpack plugins)" if broken else ""
     return ConfigError(
         "SP402",
         what,
-        help=f"families: {known}; a plugin adds one with the hook seqpack_weight_converters (see CONTRIBUTING.md)",
+        help=f"families: {shown}{lost}; a plugin adds one with the hook seqpack_weight_converters "
+        "(see CONTRIBUTING.md)",
     )

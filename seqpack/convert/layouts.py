@@ -36,6 +36,10 @@ class Stored(Protocol):
     def places(self) -> Mapping[Key, Place]: ...
     @property
     def args(self) -> Namespace | None: ...
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What the checkpoint holds beside weights and is not converted: optimizer and the like."""
+        ...
 
     def form(self, model: Model) -> Form:
         """How it is split and spelled, as its files show; CheckpointError if that fits no such model."""

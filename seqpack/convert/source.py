@@ -137,9 +137,11 @@ def open_megatron(
     stored_head = (
         model.dims.tied and form.split.pp == 1 and any("output_layer" in tensor.key.name for tensor in tensors)
     )
-    notes = ("left out output_layer.weight: it equals the embedding",) if stored_head else ()
+    notes = ["left out output_layer.weight: it equals the embedding"] if stored_head else []
+    if stored.left_out:
+        notes.append(f"left out {', '.join(stored.left_out)}: only weights are converted")
     places = {tensor.key: on_grid(stored.places[tensor.key], tensor) for tensor in tensors}
-    return Source(folder, model, config, tensors, places, place, notes, form, stored.args, layout)
+    return Source(folder, model, config, tensors, places, place, tuple(notes), form, stored.args, layout)
 
 
 def read_model(config: Mapping[str, Any]) -> Model:

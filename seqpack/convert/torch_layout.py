@@ -30,6 +30,8 @@ from seqpack.core.errors import CheckpointError
 
 FILE = "model_optim_rng.pt"
 CHECKPOINT_VERSION = 3.0
+TRAINING_STATE = ("optimizer", "opt_param_scheduler", "rng_state")
+"""What a training run keeps beside the weights, to go on from."""
 EMBEDDING, HEAD = "embedding.word_embeddings.weight", "output_layer.weight"
 _RANK = re.compile(r"mp_rank_(\d{2,})(?:_(\d{3,}))?(?:_(\d{3,}))?")
 _LAYER = re.compile(r"decoder\.layers\.(\d+)\.(.+)")
@@ -114,6 +116,7 @@ class StoredRanks:
     folder: Path
     places: Mapping[Key, Place]
     args: Namespace | None
+    left_out: tuple[str, ...]
     ranks: frozenset[Rank]
     _files: Mapping[Rank, Mapping[int, frozenset[str]]]
     """Names of the parameters by rank and virtual stage."""
@@ -126,13 +129,15 @@ class StoredRanks:
             if (match := _RANK.fullmatch(path.name))
         }
         contents = {name: _read_file(folder / name / FILE, f"{name}/{FILE}") for name in numbers}
-        args = next(iter(contents.values()))[0]
+        state = next(iter(contents.values()))[0]
+        args = state.get("args")
         ranks = _ranks(numbers, contents)
         places = [place for _, chunks in contents.values() for chunk in chunks.values() for place in chunk.items()]
         return cls(
             folder,
             dict(places),
-            args,
+            args if isinstance(args, Namespace) else None,
+            tuple(key for key in TRAINING_STATE if state.get(key)),
             frozenset(ranks.values()),
             {
                 ranks[name]: {
@@ -217,9 +222,7 @@ class StoredRanks:
         return tuple(tuple(stages[stage, chunk] for chunk in range(vpp)) for stage in range(pp))
 
 
-def _ranks(
-    numbers: Mapping[str, tuple[int, ...]], contents: Mapping[str, tuple[Any, Mapping[int, Mapping[Key, Place]]]]
-) -> dict[str, Rank]:
+def _ranks(numbers: Mapping[str, tuple[int, ...]], contents: Mapping[str, _RankFile]) -> dict[str, Rank]:
     """Ranks by folder name. Of two numbers the second is the pipeline's, unless each file has an embedding."""
     lengths = {len(each) for each in numbers.values()}
     if len(lengths) > 1:
@@ -243,8 +246,12 @@ def _ranks(
     return ranks
 
 
-def _read_file(path: Path, file: str) -> tuple[Namespace | None, dict[int, dict[Key, Place]]]:
-    """``args`` and the weights of each virtual stage in one file; CheckpointError if it cannot be read."""
+_RankFile = tuple[Mapping[str, Any], Mapping[int, Mapping[Key, Place]]]
+"""Everything in a file but the weights, and the weights of each virtual stage."""
+
+
+def _read_file(path: Path, file: str) -> _RankFile:
+    """What one file holds; CheckpointError if it cannot be read."""
     if not path.is_file():
         raise CheckpointError("SP401", f"{path} is missing", help="copy the checkpoint again")
     records = record_starts(path)
@@ -262,8 +269,7 @@ def _read_file(path: Path, file: str) -> tuple[Namespace | None, dict[int, dict[
             }
     if not chunks:
         raise CheckpointError("SP401", f"{path} holds no model", help="name a checkpoint of Megatron-LM")
-    args = state.get("args")
-    return args if isinstance(args, Namespace) else None, chunks
+    return {key: value for key, value in state.items() if not re.fullmatch(r"model\d*", str(key))}, chunks
 
 
 def _load_pickle(path: Path, records: Mapping[str, tuple[int, int]]) -> tuple[dict[Any, Any], str]:

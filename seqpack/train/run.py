@@ -63,8 +63,9 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = (), *, checkpoints: b
     ranks, save = plan.ranks, plan.run.save
     check_agreement(ranks, {**_identity(plan), **_facts(plan)})
     ranks.wait()  # all have looked at --save before the first one changes it
-    rows = ReadAhead(plan.reader(), upcoming_rows(plan.schedule, plan.first_step, plan.parallel.row_share(ranks.rank)))
-    trainer = make_trainer(plan, read=rows)
+    share = plan.parallel.row_share(ranks.rank)
+    rows = ReadAhead(plan.reader(), upcoming_rows(plan.schedule, plan.first_step, share))
+    trainer = make_trainer(plan, rows=rows)
     model = trainer.model
     state = RunState(save, ranks, _identity(plan), plan.run.keep_last or None, background=plan.run.async_save)
     if plan.saved is not None:
@@ -91,17 +92,17 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = (), *, checkpoints: b
     return replace(result, model_path=str(save / plan.result_folder))
 
 
-def make_trainer(plan: TrainPlan, observe: Observe = as_it_is, read: ReadBatch | None = None) -> Trainer:
+def make_trainer(plan: TrainPlan, observe: Observe = as_it_is, rows: ReadBatch | None = None) -> Trainer:
     """The model of a run on its devices, and what it trains with; every rank calls it.
 
-    ``observe`` may put something around the loss, ``read`` around the reading of rows.
+    ``observe`` may put something around the loss, ``rows`` reads them from the data set.
     """
     mesh = plan.parallel.mesh(plan.backend.device.type) if plan.ranks.size > 1 else None
     model = _model(plan, mesh, observe)
     return Trainer(
         model,
         plan.schedule,
-        _reader(plan, mesh, read or plan.reader()),
+        _reader(plan, mesh, rows or plan.reader()),
         _optimizer(model, plan.training),
         _rate(plan),
         plan.backend,
@@ -121,7 +122,8 @@ def _model(plan: TrainPlan, mesh: DeviceMesh | None, observe: Observe) -> Packed
         add_lora(hf_model, plan.lora)
     recompute(hf_model, plan.training.recompute_granularity)
     if mesh is None:
-        model: PackedLM | PipelineLM = PackedLM(hf_model, plan.attention.load(), observe(chunked_cross_entropy))
+        loss = observe(chunked_cross_entropy)
+        model: PackedLM | PipelineLM = PackedLM(hf_model, plan.attention.load(), loss)
     else:
         attention, layout, batches = plan.attention.load(), plan.parallel, plan.num_micro_batches
         model = assemble(hf_model, attention, layout, plan.cut, batches, mesh, dtype, observe)

@@ -159,6 +159,12 @@ def test_shapes_and_dtypes_that_do_not_fit(llama: Path, tmp_path: Path) -> None:
     assert fails(llama, "mcore", tmp_path / "out").code == "SP404"
 
 
+def test_a_model_directory_is_no_source_for_one(llama: Path, tmp_path: Path) -> None:
+    error = fails(llama, "hf", tmp_path / "out")
+    assert error.code == "SP413"
+    assert "already" in error.message
+
+
 def test_sources_that_are_not_there(tmp_path: Path) -> None:
     assert fails(tmp_path / "nowhere", "mcore", tmp_path / "out").code == "SP401"
     assert fails(tmp_path / "nowhere", "hf", tmp_path / "out").code == "SP401"

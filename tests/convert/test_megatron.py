@@ -151,6 +151,7 @@ def test_checkpoints_of_others_can_be_read(llama: Path, tmp_path: Path) -> None:
     path = tmp_path / "out" / RANK_FILE
     state = load_strictly(path)
     state["args"].attention_backend = Enum("AttnBackend", ["auto"], module=__name__, qualname="Missing").auto  # type: ignore[attr-defined]
+    state["optimizer"] = {"state": {0: torch.ones(3)}}
     state["rng_state"] = [{"random": Path("anything"), "order": OrderedDict(a=1)}]
     state["model"] = defaultdict(dict, state["model"])
     state["model"]["decoder.layers.0.mlp.linear_fc1._extra_state"] = None
@@ -159,7 +160,8 @@ def test_checkpoints_of_others_can_be_read(llama: Path, tmp_path: Path) -> None:
         torch.save(state, path, pickle_protocol=4)
     finally:
         del globals()["Missing"]
-    convert_weights(options(tmp_path / "out", "hf", tmp_path / "back"))
+    report = convert_weights(options(tmp_path / "out", "hf", tmp_path / "back"))
+    assert report.notes == ("left out optimizer, rng_state: only weights are converted",)
     before, after = load_file(llama / "model.safetensors"), load_file(tmp_path / "back/model.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before)
 
