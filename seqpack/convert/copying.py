@@ -22,7 +22,7 @@ from seqpack.convert.plan import Copy, Held, Plan
 from seqpack.convert.tensors import Key, Place, Tensor, matrix
 from seqpack.core.errors import CheckpointError
 
-BLOCK_BYTES = 1 << 20  # stays in the cache between reading, checksum and writing
+BLOCK_BYTES = 256 << 10  # stays in the cache between reading, checksum and writing
 TRANSPOSED_BLOCK_BYTES = 16 << 20  # a block of columns is read row by row: the wider, the fewer reads
 SHORTEST_READ = 512  # bytes of a row below which reading whole rows costs less than reading a part of each
 MAX_THREADS = 4

@@ -515,6 +515,11 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "--strategy optimal plans with the solver HiGHS, which is an extra: nothing else needs it.",
         'pip install "seqpack-toolkit[optimal]"; --strategy exact comes close on most data without a solver.',
     ),
+    "SP509": Diagnostic(
+        "Ray is not installed",
+        "--ray hands the shards of the data to Ray, which is an extra: one machine, or srun and torchrun, need no Ray.",
+        'pip install "seqpack-toolkit[ray]" here and on the machines of the cluster, which need seqpack as well.',
+    ),
     "SP511": Diagnostic(
         "the software of the NPU cannot be loaded",
         "torch_npu is installed, and its libraries or those of CANN are missing, are of another version, or meet a "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ IGNORE_INDEX = -100
 Role = Literal["system", "user", "assistant", "function", "observation"]
 """Who speaks; ``function`` is a tool call of the assistant (``{"name": ..., "arguments": ...}`` as JSON text, or a list
 of such objects), ``observation`` what the tool returned."""
+
+Dialogue = tuple[tuple[Role, ...], tuple[str, ...]]
+"""A conversation of which nothing is known but who says what: the roles, and the texts beside them."""
 
 SetKind = Literal["sft", "pretrain", "pairwise", "prompt"]
 """What a data set holds: samples, pretraining text, preference pairs, or prompts for reinforcement learning."""
@@ -155,9 +158,7 @@ class TokenizedBatch:
         is_target = self.labels != IGNORE_INDEX
         offsets = self.offsets
         is_target[offsets[:-1][self.lengths > 0]] = False
-        ends = running_sum(is_target)
-        trained: NDArray[np.int64] = ends[offsets[1:]] - ends[offsets[:-1]]
-        return trained
+        return segment_sums(is_target, offsets, np.int64)
 
     def replace(self, changes: Mapping[int, Sequence[TokenizedSample]]) -> TokenizedBatch:
         """The same samples, but those in ``changes``: others in their place, any number of them."""
@@ -197,6 +198,17 @@ def running_sum(values: NDArray[np.integer] | NDArray[np.bool_]) -> NDArray[np.i
     """0, then the sum up to each value: int64 ``[values + 1]``."""
     sums = np.zeros(len(values) + 1, np.int64)
     np.cumsum(values, out=sums[1:])
+    return sums
+
+
+def segment_sums(
+    values: NDArray[Any], offsets: NDArray[np.integer], dtype: type[np.generic] | None = None
+) -> NDArray[Any]:
+    """Sums of ``values[offsets[i]:offsets[i + 1]]``, 0 where that is empty; offsets begin at 0 and end at the end."""
+    sums = np.zeros(len(offsets) - 1, dtype or values.dtype)
+    filled = np.flatnonzero(np.diff(offsets))
+    if len(filled):
+        sums[filled] = np.add.reduceat(values, offsets[filled], dtype=dtype)
     return sums
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seqpack.core.errors import RejectError
-from seqpack.core.types import Message, Sample
+from seqpack.core.types import Dialogue, Message, Role, Sample
 from seqpack.handlers.columns import ColumnMap
 from seqpack.hooks.specs import Columns
 
@@ -20,6 +20,7 @@ COLUMNS: dict[str, str] = {
 """What each part of a sample is called in the data, unless ``--map-keys`` says otherwise."""
 
 REQUIRED = ("prompt", "response")
+EXCHANGE: tuple[Role, ...] = ("user", "assistant")
 
 
 class AlpacaHandler:
@@ -33,17 +34,17 @@ class AlpacaHandler:
     def __init__(self, columns: Columns) -> None:
         self._columns = ColumnMap("an Alpaca row", COLUMNS, columns, required=REQUIRED)
 
-    def __call__(self, record: Mapping[str, Any]) -> Iterator[Sample]:
+    def __call__(self, record: Mapping[str, Any]) -> tuple[Sample]:
         columns = self._columns
         user, response = exchange(record, columns)
         system = columns.text(record, "system")
-        last = (Message("user", user), Message("assistant", response))
-        earlier = earlier_turns(record, columns)
-        if not (system or earlier):
-            yield Sample(last)
-            return
         opening = (Message("system", system),) if system else ()
-        yield Sample((*opening, *earlier, *last))
+        last = (Message("user", user), Message("assistant", response))
+        return (Sample((*opening, *earlier_turns(record, columns), *last)),)
+
+    def dialogues(self, records: Sequence[Mapping[str, Any]]) -> list[Dialogue | None]:
+        """See ``DatasetHandler``: rows of one exchange."""
+        return exchanges(records, self._columns, but=("system", "history"))
 
 
 class GeneralInstructionHandler:
@@ -56,9 +57,13 @@ class GeneralInstructionHandler:
         parts = {part: COLUMNS[part] for part in ("prompt", "query", "response")}
         self._columns = ColumnMap("an instruction row", parts, columns, required=REQUIRED)
 
-    def __call__(self, record: Mapping[str, Any]) -> Iterator[Sample]:
+    def __call__(self, record: Mapping[str, Any]) -> tuple[Sample]:
         user, response = exchange(record, self._columns)
-        yield Sample((Message("user", user), Message("assistant", response)))
+        return (Sample((Message("user", user), Message("assistant", response))),)
+
+    def dialogues(self, records: Sequence[Mapping[str, Any]]) -> list[Dialogue | None]:
+        """See ``DatasetHandler``."""
+        return exchanges(records, self._columns)
 
 
 def exchange(record: Mapping[str, Any], columns: ColumnMap) -> tuple[str, str]:
@@ -67,6 +72,30 @@ def exchange(record: Mapping[str, Any], columns: ColumnMap) -> tuple[str, str]:
     if not response:
         raise RejectError(f"empty {columns.name('response')!r}")
     return _asked(prompt, query, columns), response
+
+
+def exchanges(
+    records: Sequence[Mapping[str, Any]], columns: ColumnMap, *, but: Sequence[str] = ()
+) -> list[Dialogue | None]:
+    """The rows that have just a prompt, a response and maybe a query, None for all others.
+
+    Nor may a row have columns for the parts ``but``.
+    """
+    if any(columns.is_expected(part) for part in ("query", *but)):  # a row without such a column is an error
+        return [None] * len(records)
+    prompt, query, response = (columns.column(part) for part in ("prompt", "query", "response"))
+    other = frozenset(columns.column(part) for part in but)
+    return [
+        (EXCHANGE, (f"{asked}\n{about}" if about else asked, reply))
+        if asked
+        and reply
+        and type(asked) is type(reply) is str
+        and (type(about) is str or about is None)
+        and other.isdisjoint(record)
+        else None
+        for record in records
+        for asked, about, reply in ((record.get(prompt), record.get(query), record.get(response)),)
+    ]
 
 
 def question(record: Mapping[str, Any], columns: ColumnMap) -> str:

@@ -29,12 +29,20 @@ class ColumnMap:
                 )
             if not column and part in required:
                 raise ConfigError("SP010", f"--map-keys: {part!r} cannot be switched off", help="name its column")
-        self._columns = {**defaults, **{part: column or None for part, column in columns.items()}}
+        self._columns: dict[str, Any] = {**defaults, **{part: column or None for part, column in columns.items()}}
         self._expected = {*required, *columns}
 
     def name(self, part: str) -> str:
         """The column's name, for messages."""
         return self._columns[part] or part
+
+    def column(self, part: str) -> Any:
+        """The part's column; None, which is the name of no column, if it is off."""
+        return self._columns[part]
+
+    def is_expected(self, part: str) -> bool:
+        """Whether a row without the part's column is of other data."""
+        return part in self._expected
 
     def value(self, record: Mapping[str, Any], part: str) -> Any:
         """What stands in the part's column; None if the part is off, or optional and not there."""
@@ -47,15 +55,16 @@ class ColumnMap:
 
     def texts(self, record: Mapping[str, Any], parts: Sequence[str]) -> list[str]:
         """``text`` of several parts; made for every row of the data, so what is usual comes first."""
-        columns, found = self._columns, []
-        for part in parts:
-            value = record.get(columns[part] or "")
-            found.append(value if type(value) is str else self.text(record, part))
-        return found
+        found: list[Any] = [record.get(self._columns[part]) for part in parts]
+        return found if TEXT.issuperset(map(type, found)) else [self.text(record, part) for part in parts]
 
     def text(self, record: Mapping[str, Any], part: str) -> str:
         """The same as text, "" for null and for what is not there; RejectError if it is something else."""
         return as_text(self.value(record, part), self.name(part))
+
+
+TEXT = frozenset({str})
+"""For ``TEXT.issuperset(map(type, values))``, the fastest way to see that all values are text."""
 
 
 def as_text(value: Any, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class LlamaFactoryHandler:
             )
         return cls(folder, _read(folder / FILE))
 
-    def __call__(self, record: Mapping[str, Any]) -> Iterator[Sample]:
+    def __call__(self, record: Mapping[str, Any]) -> Iterable[Sample]:
         return self._rows(record)
 
     def datasets(self, names: Iterable[str]) -> list[tuple[Path, DatasetHandler]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from seqpack.core.errors import ConfigError, RejectError
 from seqpack.core.suggest import did_you_mean
-from seqpack.core.types import Message, Role, Sample
-from seqpack.handlers.columns import ColumnMap, as_text
+from seqpack.core.types import Dialogue, Message, Role, Sample
+from seqpack.handlers.columns import TEXT, ColumnMap, as_text
 from seqpack.handlers.turns import ASKS, REPLIES, check_some_reply, refuse_preferences, tools_text, train_flag, turns_of
 from seqpack.hooks.specs import Columns
 
@@ -56,12 +56,40 @@ class SharegptHandler:
             raise ConfigError("SP010", "--map-keys: two tags have the same name", help="each role needs its own")
         columns = {part: column for part, column in columns.items() if part != "tags"}
         self._columns = ColumnMap("a conversation, besides 'tags',", self.parts, columns, required=self.required)
+        self._orders: dict[tuple[Role, ...], bool] = {}
 
     def __call__(self, record: Mapping[str, Any]) -> Iterator[Sample]:
         refuse_preferences(record)
         sample = self.conversation(record)
         check_order(list(sample.messages))
         yield sample
+
+    def dialogues(self, records: Sequence[Mapping[str, Any]]) -> list[Dialogue | None]:
+        """See ``DatasetHandler``: rows of nothing but turns, which say nothing about training."""
+        others = ("system", "tools")
+        if any(self._columns.is_expected(part) for part in others):
+            return [None] * len(records)
+        other = {self._columns.column(part) for part in others} | {"chosen", "rejected"}
+        turns = self._columns.column("messages")
+        return [self._dialogue(record.get(turns)) if other.isdisjoint(record) else None for record in records]
+
+    def _dialogue(self, turns: Any) -> Dialogue | None:
+        try:
+            roles = tuple([self._roles[turn[self._role_key]] for turn in turns])
+            contents = tuple([turn[self._content_key] for turn in turns])
+        except (KeyError, TypeError):
+            return None
+        is_plain = type(turns) is list and {2}.issuperset(map(len, turns)) and TEXT.issuperset(map(type, contents))
+        return (roles, contents) if is_plain and all(contents) and self._is_in_order(roles) else None
+
+    def _is_in_order(self, roles: tuple[Role, ...]) -> bool:
+        if roles not in self._orders:
+            try:
+                check_order([Message(role, "") for role in roles])
+                self._orders[roles] = True
+            except (RejectError, IndexError):
+                self._orders[roles] = False
+        return self._orders[roles]
 
     def conversation(self, record: Mapping[str, Any]) -> Sample:
         """The messages of a row, in whatever order of roles."""

@@ -80,6 +80,8 @@ class DatasetHandler(Protocol):
     - ``kind``, ``"pairwise"`` or ``"prompt"``: it gives ``Preference`` or ``Question``, which become sets of that kind.
       With it goes ``column_names``, how the columns of the set are called in the names of its files: four for a pair
       (ids and labels of the better reply, then of the other), for a prompt two and one for each further text.
+    - ``dialogues(records)`` does many records at once, faster: for each a ``Dialogue`` if calling the handler gives
+      one sample, of these roles and texts and nothing else; None for all others, which it is then called with.
     - ``datasets(names)``: ``--input`` holds names of its own, not files; see ``DatasetCatalogue``.
     """
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 from seqpack.io.readers import Record, read_records
 from seqpack.io.readers.arrow_rows import read_parquet, row_groups
-from seqpack.io.readers.json_rows import read_json_lines
+from seqpack.io.readers.json_rows import read_json_blocks
 from seqpack.io.readers.record import Part
 from seqpack.io.readers.streams import unreadable
 
@@ -79,18 +80,19 @@ def estimate(files: Sequence[Path]) -> int:
 
 def read_shard(shard: Shard, *, wanted: Callable[[int], bool] | None = None) -> Iterator[Record]:
     """As ``read_records``, for the rows of the shard, and of those only the ``wanted`` line numbers."""
-    if wanted is None:
-        return _read_all(shard)
+    return islice(chain.from_iterable(read_blocks(shard, wanted=wanted)), shard.num_rows)
+
+
+def read_blocks(shard: Shard, *, wanted: Callable[[int], bool] | None = None) -> Iterator[list[Record]]:
+    """As ``read_shard``, some records at a time: of JSON Lines a bounded number of bytes, of other kinds one.
+
+    It takes no notice of ``num_rows``.
+    """
+    part = Part(shard.first_line, shard.start, shard.end)
     if shard.file.suffix == ".jsonl":  # what is not wanted need not be parsed, which takes most of the time
-        return read_json_lines(shard.file, Part(shard.first_line, shard.start, shard.end), wanted=wanted)
-    return (record for record in _read_all(shard) if wanted(record.line))
-
-
-def _read_all(shard: Shard) -> Iterator[Record]:
-    if (shard.start, shard.end) == (0, None):
-        return read_records(shard.file)
-    read = read_json_lines if shard.file.suffix == ".jsonl" else read_parquet
-    return read(shard.file, Part(shard.first_line, shard.start, shard.end))
+        return read_json_blocks(shard.file, part, wanted=wanted)
+    records = read_records(shard.file) if (shard.start, shard.end) == (0, None) else read_parquet(shard.file, part)
+    return ([record] for record in records if wanted is None or wanted(record.line))
 
 
 def _cut_file(path: Path, number: int, size: int, index: int) -> Iterator[Shard]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from seqpack.models.load import ModelSpec
 
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+
 
 def empty_model(spec: ModelSpec, dtype: torch.dtype) -> Any:
     """The model of transformers with our attention, in training mode and without memory (device "meta")."""
@@ -53,6 +55,8 @@ def materialize(
     parameters = dict(model.named_parameters())
     adapters = {name: parameter for name, parameter in parameters.items() if is_adapter(name)}
     weights = {name_without_adapter(name): parameters[name] for name in parameters.keys() - adapters.keys()}
+    if model.config.tie_word_embeddings and HEAD in weights:  # a pipeline has it apart from the embedding
+        weights[EMBEDDING] = weights.pop(HEAD)
     weights = {name: weights[name] for name in sorted(weights)}
     try:
         source = _source(spec, weights, dtype, seed)

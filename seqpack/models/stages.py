@@ -160,7 +160,7 @@ class Stage(nn.Module):
     def __init__(self, model: Any, layers: range, *, first: bool, last: bool) -> None:
         super().__init__()
         base = model.base_model
-        self.config, self.kind = model.config, type(model)
+        self.config = model.config
         self.model = nn.Module()
         self.model.config = model.config
         self.model.model = inner = nn.Module()

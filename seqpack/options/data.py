@@ -308,9 +308,20 @@ class WorkOptions:
     num_shards: int | None = option(
         None, "Number of such runs; 1 takes no notice of the environment. Default: SLURM_NTASKS, WORLD_SIZE.", min=1
     )
+    ray: bool = option(
+        False,
+        "Tokenize on the Ray cluster of RAY_ADDRESS, whose machines share the disk; without one, Ray is started here.",
+        negation=False,
+    )
 
     def __post_init__(self) -> None:
         index, count = self.share
+        if self.ray and self.is_share:
+            raise ConfigError(
+                "SP030",
+                "--ray and --shard-index both say who does the work",
+                help="leave one of them out; under srun and torchrun --num-shards 1 goes with --ray",
+            )
         which = self.shard_index is not None or count == 1 or _share_of_environment() is not None
         if index >= count or not which:
             raise ConfigError(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Protocol
@@ -11,30 +10,21 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from seqpack.core.errors import ConfigError, DataError
-from seqpack.core.progress import Progress
 from seqpack.core.types import Message, Preference, Question, Sample, Span, TokenizedBatch
-from seqpack.io.indexed import IndexedWriter, idx_path, write_index
-from seqpack.io.manifest import FileRecord, TextRecord
 from seqpack.io.packed import KINDS, ColumnPaths
-from seqpack.io.publish import partial_folder
-from seqpack.io.readers import Record
 from seqpack.options.check import refuse_idle
-from seqpack.options.data import LengthOptions
+from seqpack.pipeline.column_parts import LONGER, column_names, join_ledgers, make_column_part, write_parts
 from seqpack.pipeline.existing import unchanged_set
 from seqpack.pipeline.kinds import check_kind
-from seqpack.pipeline.loss import Loss
-from seqpack.pipeline.mindspeed import CUT, TOO_LONG, document_index
-from seqpack.pipeline.output import DataSetResult, line_writer, publish_columns, tokenizer_record
+from seqpack.pipeline.output import DataSetResult, PartsResult, Result, publish_columns, tokenizer_record
+from seqpack.pipeline.parts import PartStore, open_parts
 from seqpack.pipeline.run import Run
-from seqpack.pipeline.samples import SampleSource, check_loss, count_row
+from seqpack.pipeline.samples import SampleSource, check_loss
+from seqpack.pipeline.work import MakePart, make_parts
 from seqpack.text.encoder import SampleEncoder
 from seqpack.text.engines import PIECES_COMPARED, Choice, EngineName, choose_engine
 from seqpack.text.labels import REPLIES
 from seqpack.text.template import TextTemplate
-
-ROWS_PER_BATCH = 256
-LONGER = "longer than --seq-length"
 
 Rendered = tuple[list[Span], ...]
 """What is to be encoded for one item: the spans of some samples and texts."""
@@ -139,130 +129,68 @@ def _encode(source: SampleSource, batch: Sequence[Rendered]) -> TokenizedBatch:
     return source.encoder.encode([spans for rendered in batch for spans in rendered])
 
 
-def write_columns(
-    source: SampleSource,
-    maker: ColumnMaker,
-    run: Run,
-) -> DataSetResult:
+def write_columns(source: SampleSource, maker: ColumnMaker, run: Run) -> Result:
     """Write the set of kind ``pairwise`` or ``prompt``. Raises as ``preprocess`` does, and ConfigError for packing.
 
     Nothing is cut: a pair with half of an answer, or half a prompt, is another one. What is too long is left out.
     """
-    found, length, is_compat = source.input, run.length, run.compat.compat != "none"
+    found, is_compat = source.input, run.compat.compat != "none"
     check_kind(found.kind, found.handler, run.text, run.pack)
-    if run.work.is_share:
-        raise ConfigError(
-            "SP030",
-            f"{KINDS[found.kind]} cannot be made in shares",
-            help="leave out --shard-index, or give --num-shards 1 under srun and torchrun",
-        )
     if not is_compat:
         refuse_idle(
-            length,
+            run.length,
             ("append_eod", "dedup", "split_sft"),
             because=f"handler {found.handler!r} gives sequences that end as the template says",
             help="leave it out",
         )
-    paths = ColumnPaths(run.write.output_prefix, tuple(found.handlers[0].column_names))  # type: ignore[attr-defined]  # kind_of has looked
+    paths = ColumnPaths(run.write.output_prefix, column_names(found))
     tokenizer = tokenizer_record(source.tokenizer, source.eos_token_id, source.pad_token_id)
     recipe = source.recipe | run.recipe()
     if same := unchanged_set(paths, run, recipe, tokenizer, found.files):
         return DataSetResult(paths, same, sources=tuple(found.files), is_unchanged=True)
-    engine = _choose_engine(source, maker, run.text.tokenizer_engine)
-    source.encoder = SampleEncoder(engine.engine, source.control)
-    with partial_folder(paths.prefix) as folder:
-        aside = replace(paths, prefix=folder / paths.prefix.name)
-        with aside.rejects.open("w", encoding="utf-8") as lost:
-            rows = _kept(source, maker, length, line_writer(lost.write))
-            texts = _write(rows, aside, run.progress, keeps_places=maker.keeps_places)
-        check_loss(source.ledger, found.files, length)
+    engine = choose_column_engine(source, maker, run.text.tokenizer_engine)
+    with open_parts(paths.prefix, run.part_settings(recipe, tokenizer), run) as store:
+        make = column_part_maker(source, maker, run, store)
+        made = make_parts(store, found.files, found.shards(), make, run=run, tokenizer=source.needed_by_workers)
+        if run.leaves_parts:
+            told = (engine, tuple(found.files), source.note)
+            return PartsResult(paths.prefix, store.folder, run.work.share, store.num_finished(), *told)
+        parts = made.parts(store)
+        ledger = join_ledgers(parts)
+        check_loss(ledger, found.files, run.length)
+        aside = replace(paths, prefix=store.final / paths.prefix.name)
         manifest = publish_columns(
             aside,
             paths,
             run,
             kind=found.kind,
-            ledger=source.ledger,
+            ledger=ledger,
             tokenizer=tokenizer,
             recipe=recipe | {"tokenizer_engine": engine.label},
-            inputs={str(file): FileRecord.of_input(file) for file in found.files},
-            texts=texts,
+            inputs=made.records(),
+            texts=write_parts(parts, aside, keeps_places=maker.keeps_places),
         )
-    if is_compat and length.append_eod:
+        store.remove()
+    if is_compat and run.length.append_eod:
         run.say(f"--append-eod has no effect on {KINDS[found.kind]}, as in MindSpeed-LLM")
-    if LONGER in source.ledger.dropped:
+    if LONGER in ledger.dropped:
         run.say("what is longer than --seq-length was left out as a whole: half an answer, or prompt, is another one")
     return DataSetResult(paths, manifest, engine, tuple(found.files), note=source.note)
 
 
-def _choose_engine(source: SampleSource, maker: ColumnMaker, wanted: EngineName) -> Choice:
+def column_part_maker(source: SampleSource, maker: ColumnMaker, run: Run, store: PartStore) -> MakePart:
+    """Makes the parts of such a set."""
+    return lambda shard, advance: make_column_part(source.uncounted(), maker, shard, run.length, store, advance)
+
+
+def choose_column_engine(source: SampleSource, maker: ColumnMaker, wanted: EngineName) -> Choice:
+    """As ``SampleSource.choose_engine``, with what the maker renders."""
+
     def pieces() -> list[str]:
         rendered = (item for _, _, item in source.input.rows(lambda items: [maker.render(item) for item in items]))
         spans = (span.text for item in rendered if not isinstance(item, str) for part in item for span in part)
         return list(islice(spans, PIECES_COMPARED))
 
-    return choose_engine(source.tokenizer, wanted, pieces=pieces)
-
-
-def _kept(
-    source: SampleSource, maker: ColumnMaker, length: LengthOptions, lost: Callable[[Loss], None]
-) -> Iterator[ColumnRow | None]:
-    """The rows of the set in the order of the data, None for one that is too long; the ledger counts all."""
-    rows = source.input.rows(lambda items: [maker.render(item) for item in items])
-    while batch := list(islice(rows, ROWS_PER_BATCH)):
-        records = [record for _, record, item in batch if count_row(source.ledger, lost, record, item)]
-        encoded = maker.encode([item for _, _, item in batch if not isinstance(item, str)])
-        for record, row in zip(records, encoded, strict=True):
-            yield _fit(source, maker, record, row, length, lost)
-
-
-def _fit(
-    source: SampleSource,
-    maker: ColumnMaker,
-    record: Record,
-    row: ColumnRow,
-    length: LengthOptions,
-    lost: Callable[[Loss], None],
-) -> ColumnRow | None:
-    limit = length.seq_length
-    # theirs drops what reaches the length, ours what exceeds it
-    if limit is None or row.longest < limit + (not maker.keeps_places):
-        source.ledger.keep(row.num_tokens, row.num_trained, original=row.original)
-        if row.original > row.num_tokens:
-            lost(Loss(record.key, "truncated", CUT, row.original - row.num_tokens))
-        return row
-    if length.on_overlong == "error":
-        raise DataError(
-            "SP108",
-            f"{record.key}: {row.longest:,} tokens do not fit --seq-length {limit:,}",
-            help="raise it, or choose --on-overlong drop",
-        )
-    reason = TOO_LONG if maker.keeps_places else LONGER
-    source.ledger.drop(reason, row.original)
-    lost(Loss(record.key, "dropped", reason, row.original))
-    return None
-
-
-def _write(
-    rows: Iterator[ColumnRow | None], paths: ColumnPaths, progress: Progress, *, keeps_places: bool
-) -> dict[str, TextRecord]:
-    """Write the columns; returns the counts of each."""
-    is_kept: list[bool] = []
-    lengths: list[list[int]] = [[] for _ in paths.keys]
-    with ExitStack() as stack:
-        writers = [stack.enter_context(IndexedWriter(paths.column(key))) for key in paths.keys]
-        advance = stack.enter_context(progress("tokenize", unit="rows"))
-        for row in rows:
-            is_kept.append(row is not None)
-            if row is None:
-                continue
-            for writer, value, sizes in zip(writers, row.values, lengths, strict=True):
-                writer.append(np.asarray(value, np.int32), [len(value)])
-                sizes.append(len(value))
-            advance(1)
-    if keeps_places and not all(is_kept):
-        documents = document_index(np.array(is_kept))
-        for key, sizes in zip(paths.keys, lengths, strict=True):
-            write_index(idx_path(paths.column(key)), np.array(sizes, np.int32), np.dtype("<i4"), documents)
-    return {
-        key: TextRecord(len(sizes), sizes.count(0), sum(sizes)) for key, sizes in zip(paths.keys, lengths, strict=True)
-    }
+    choice = choose_engine(source.tokenizer, wanted, pieces=pieces)
+    source.encoder = SampleEncoder(choice.engine, source.control)
+    return choice

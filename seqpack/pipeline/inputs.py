@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 
 from seqpack.core.errors import ConfigError, DataError, PluginError, RejectError, SeqpackError, UncoveredError
 from seqpack.core.progress import Say
-from seqpack.core.types import SET_KINDS, SetKind
+from seqpack.core.types import SET_KINDS, Dialogue, SetKind
 from seqpack.handlers.detect import DETECTED, Match, check_parts, detect
 from seqpack.hooks.component import Component
 from seqpack.hooks.host import plugin_host
 from seqpack.hooks.specs import DatasetCatalogue, DatasetHandler, HandlerOptions, make_handler
 from seqpack.io.readers import Record, read_records, resolve_inputs
 from seqpack.io.readers.record import elements
-from seqpack.io.shards import Shard, cut, read_shard
+from seqpack.io.shards import Shard, cut, read_blocks, read_shard
 from seqpack.options.data import InputOptions
 from seqpack.pipeline.row_sample import RowSample
 
@@ -27,6 +27,10 @@ FIRST_ROWS = 20
 """Rows of each file that ``--handler auto`` looks at."""
 
 T = TypeVar("T")
+Row = tuple[int, Record, T | str]
+"""Number of the file, the row, and what became of it, or why nothing did."""
+
+Fill = Callable[[Sequence[Dialogue | None]], Sequence[T | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +55,7 @@ class ResolvedInput:
     pregrouped: bool = False
     """Whether a row may be a list of what are rows otherwise."""
 
-    def rows(
-        self, use: Callable[[Sequence[Any]], list[T]], shards: Iterable[Shard] | None = None
-    ) -> Iterator[tuple[int, Record, T | str]]:
+    def rows(self, use: Callable[[Sequence[Any]], list[T]], shards: Iterable[Shard] | None = None) -> Iterator[Row[T]]:
         """What ``use`` makes of the samples of each row, with the number of the file and the row.
 
         ``shards`` are the parts of the files to read, all of them by default. ``use`` may raise RejectError, as the
@@ -62,24 +64,60 @@ class ResolvedInput:
         whose first row lacks the columns its handler needs, and a handler that fails.
         """
         for shard in self.shards() if shards is None else shards:
-            number, handler = shard.number, self.handlers[shard.number]
-            is_first = shard.first_line == 1
-            for record in islice(read_shard(shard, wanted=self._wanted(shard)), shard.num_rows):
-                if self.sampled is not None and record.line != shard.first_line:
-                    is_first = False
-                for row in elements(record) if self.pregrouped else (record,):
-                    try:
-                        if not isinstance(row.value, dict):
-                            raise self._no_object(row)
-                        items = use(list(handler(row.value)))
-                    except Exception as error:
-                        yield number, row, self._reason(row, error, is_first=is_first)
+            for block, is_start in self._blocks(shard):
+                for record in block:
+                    yield from self._row(shard, record, use, is_first=is_start and record is block[0])
+
+    def batches(
+        self, use: Callable[[Sequence[Any]], list[T]], fill: Fill[T], shards: Iterable[Shard] | None = None
+    ) -> Iterator[list[Row[T]]]:
+        """As ``rows``, a bounded number of bytes at a time.
+
+        ``fill`` makes something of the dialogues that a handler finds in many rows at once (see ``DatasetHandler``);
+        where it gives None, the row is handled and used like any other.
+        """
+        for shard in self.shards() if shards is None else shards:
+            dialogues = getattr(self.handlers[shard.number], "dialogues", None)
+            for block, is_start in self._blocks(shard):
+                items: Sequence[T | None] = [None] * len(block)
+                if dialogues is not None and not self.pregrouped:
+                    items = fill(dialogues([record.value if type(record.value) is dict else {} for record in block]))
+                rows: list[Row[T]] = []
+                for record, item in zip(block, items, strict=True):
+                    if item is None:
+                        rows += self._row(shard, record, use, is_first=is_start and record is block[0])
                     else:
-                        for item in items:
-                            yield number, row, item
-                            if row.num_mended:
-                                row = row._replace(num_mended=0)
-                    is_first = False
+                        rows.append((shard.number, record, item))
+                yield rows
+
+    def _blocks(self, shard: Shard) -> Iterator[tuple[list[Record], bool]]:
+        """The records of a shard, some at a time; True with those that begin with the first row of the file."""
+        left = shard.num_rows
+        is_start = shard.first_line == 1
+        for block in read_blocks(shard, wanted=self._wanted(shard)):
+            if block[:left]:
+                yield block[:left], is_start and (self.sampled is None or block[0].line == 1)
+                is_start = False
+            if left is not None:
+                left = max(left - len(block), 0)
+
+    def _row(
+        self, shard: Shard, record: Record, use: Callable[[Sequence[Any]], list[T]], *, is_first: bool
+    ) -> Iterator[tuple[int, Record, Any]]:
+        handler = self.handlers[shard.number]
+        for row in elements(record) if self.pregrouped else (record,):
+            try:
+                if not isinstance(row.value, dict):
+                    raise self._no_object(row)
+                items = use(list(handler(row.value)))
+            except Exception as error:
+                yield shard.number, row, self._reason(row, error, is_first=is_first)
+            else:
+                for item in items:
+                    yield shard.number, row, item
+                    if row.num_mended:
+                        row = row._replace(num_mended=0)
+            is_first = False
 
     def _wanted(self, shard: Shard) -> Callable[[int], bool] | None:
         return None if self.sampled is None else partial(self.sampled.takes, shard.number)

@@ -15,7 +15,7 @@ from seqpack.core.segments import cu_seqlens_from_lengths
 from seqpack.core.types import IGNORE_INDEX, MaskMode, PackedSequence, running_sum
 from seqpack.io.indexed import IndexedDataset, IndexedWriter
 from seqpack.io.packed import DataSetPaths, PieceIndex, PieceIndexWriter
-from seqpack.pipeline.table import Table, TokenSource, pieces_of_table, take_rows
+from seqpack.pipeline.table import Pieces, Table, TokenSource, pieces_of_table, take_rows
 
 TOKENS_PER_BATCH = 1 << 18
 """Tokens gathered at a time: bounds memory, and amortises the cost of a numpy call."""
@@ -50,7 +50,7 @@ def write_packs(
             last = min(first + rows_per_batch, len(plan))
             batch = _Batch.of(plan, first, last, source)
             lengths = np.full(last - first, plan.seq_length)
-            ids, targets = batch.gather(source, pad_token_id)
+            ids, targets = source.gather(batch.places, batch.num_tokens, pad_token_id)
             if plan.cut_start is not None:
                 ledger.untrain(batch.unlabel_cuts(targets))
             input_ids.append(ids, lengths)
@@ -117,14 +117,11 @@ class _Batch:
         num_targets = targets[self.place + self.length] - targets[self.place + 1]  # the first is never one
         return pieces.cut(self.start - self.rows["start"], self.length, num_targets.astype(np.int32))
 
-    def gather(self, source: TokenSource, pad_token_id: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Ids and labels of the packs, padded; a copy per piece costs half of an index per token."""
-        input_ids = np.full(self.num_tokens, pad_token_id, np.int32)
-        labels = np.full(self.num_tokens, IGNORE_INDEX, np.int32)
+    @property
+    def places(self) -> Pieces:
+        """What ``TokenSource.gather`` takes."""
         columns = (self.rows["chunk"], self.start, self.length, self.place)
-        for chunk, start, length, place in zip(*(values.tolist() for values in columns), strict=True):
-            source.read(chunk, start, input_ids[place : place + length], labels[place : place + length])
-        return input_ids, labels
+        return zip(*(values.tolist() for values in columns), strict=True)
 
     def unlabel_cuts(self, labels: NDArray[np.int32]) -> int:
         """Take away the labels of tokens that samples are cut before; returns how many had one."""
@@ -136,8 +133,7 @@ class _Batch:
     def mask(self, mode: MaskMode) -> NDArray[np.int32]:
         if mode is MaskMode.CAUSAL:
             return np.ones(self.num_tokens, np.int32)
-        values = np.zeros(self.num_tokens, np.int32)
-        pieces = zip(self.segment.tolist(), self.taken.tolist(), self.place.tolist(), strict=True)
-        for segment, taken, place in pieces:
-            values[place : place + taken] = segment
-        return values
+        ends = np.append(self.place[1:], self.num_tokens)  # of each piece with the padding behind it
+        room = ends - self.place
+        values = np.stack([self.segment, np.zeros_like(self.segment)], axis=1).ravel()
+        return np.repeat(values.astype(np.int32), np.stack([self.taken, room - self.taken], axis=1).ravel())

@@ -1,8 +1,12 @@
-"""``seqpack preprocess``: raw files to a data set on disk, packed or one sample per row."""
+"""``seqpack preprocess``: raw files to a data set on disk, packed or one sample per row.
+
+What only some data need is imported when they come: a small file should not wait for it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +18,6 @@ from seqpack.hooks.host import plugin_host
 from seqpack.hooks.specs import PackingStrategy
 from seqpack.io.manifest import Manifest
 from seqpack.io.packed import DataSetPaths, file_records
-from seqpack.io.shards import Shard
 from seqpack.options.check import refuse_idle
 from seqpack.options.compat import CompatOptions
 from seqpack.options.data import (
@@ -27,15 +30,11 @@ from seqpack.options.data import (
     WriteOptions,
 )
 from seqpack.packing.planning import check_strategy, cuts_samples, make_plan
-from seqpack.pipeline.columns import ColumnMaker, PairMaker, PromptMaker, write_columns
-from seqpack.pipeline.compat import mindspeed_maker, open_mindspeed_source
-from seqpack.pipeline.distribute import Advance
 from seqpack.pipeline.emit import emit
 from seqpack.pipeline.existing import unchanged_set
 from seqpack.pipeline.inputs import ResolvedInput, resolve_input
 from seqpack.pipeline.materialize import write_packs
 from seqpack.pipeline.mindspeed import document_index, subset_sizes
-from seqpack.pipeline.mindspeed_input import mindspeed_input
 from seqpack.pipeline.output import (
     DataSetResult,
     PartsResult,
@@ -45,16 +44,18 @@ from seqpack.pipeline.output import (
     publish_set,
     tokenizer_record,
 )
-from seqpack.pipeline.parts import open_parts, saved_run
+from seqpack.pipeline.parts import PartStore, open_parts, parts_folder, saved_run
 from seqpack.pipeline.pregrouped import STRATEGY as PREGROUPED
 from seqpack.pipeline.pregrouped import check_pregrouped, group_plan
-from seqpack.pipeline.pretrain import preprocess_documents
 from seqpack.pipeline.run import Run
 from seqpack.pipeline.sample_parts import SampleParts, make_sample_part
 from seqpack.pipeline.samples import SampleSource, check_length, check_loss
 from seqpack.pipeline.table import TokenSource, pieces_of_table
-from seqpack.pipeline.work import make_parts
+from seqpack.pipeline.work import MakePart, make_parts
 from seqpack.text.labels import Finding
+
+if TYPE_CHECKING:
+    from seqpack.pipeline.columns import ColumnMaker
 
 DEFAULT_WORK = WorkOptions()
 NO_COMPAT = CompatOptions()
@@ -94,6 +95,46 @@ def merge(options: MergeOptions, *, progress: Progress = no_progress, say: Say =
 
 def carry_out(run: Run) -> Result:
     """See ``preprocess``."""
+    found, strategy, run = _resolve(run)
+    if found.text_keys:
+        from seqpack.pipeline.pretrain import preprocess_documents
+
+        return preprocess_documents(found, run)
+    if found.kind != "sft":
+        return _preprocess_others(found, run)
+    return _preprocess_samples(found, strategy, run)
+
+
+def part_maker(run: Run) -> MakePart:
+    """Makes parts of a run that another process carries out, in the folder it has opened."""
+    found, strategy, run = _resolve(run)
+    store = PartStore(parts_folder(run.write.output_prefix), {})
+    if found.text_keys:
+        from seqpack.pipeline.documents import DocumentSource
+
+        documents = DocumentSource.open(found, run.text, run.length, run.compat)
+        documents.choose_engine(run.text.tokenizer_engine)
+        return lambda shard, advance: documents.make_part(shard, store, advance)
+    source = _open(found, run)
+    if found.kind != "sft":
+        from seqpack.pipeline.columns import choose_column_engine, column_part_maker
+
+        maker = _column_maker(source)
+        choose_column_engine(source, maker, run.text.tokenizer_engine)
+        return column_part_maker(source, maker, run, store)
+    source.choose_engine(run.text.tokenizer_engine)
+    return _sample_maker(source, strategy, run, store)
+
+
+def _sample_maker(source: SampleSource, strategy: Component[PackingStrategy], run: Run, store: PartStore) -> MakePart:
+    length = run.length
+    if cuts_samples(strategy) and run.pack.packs:
+        length = dataclasses.replace(length, seq_length=None)  # no sample is too long for it
+    return lambda shard, advance: make_sample_part(source.uncounted(), shard, length, store, advance)
+
+
+def _resolve(run: Run) -> tuple[ResolvedInput, Component[PackingStrategy], Run]:
+    """The input, the strategy, and the run with what follows from ``--compat``; all errors of the flags."""
     pack = run.pack
     check_length(run.length, packs=pack.packs)
     strategy = plugin_host().strategy(pack.strategy)
@@ -104,29 +145,38 @@ def carry_out(run: Run) -> Result:
     if found.pregrouped and not found.text_keys:
         check_pregrouped(pack, run.compat)
     if run.compat.compat == "mindspeed":
+        from seqpack.pipeline.mindspeed_input import mindspeed_input
+
         # MindSpeed-LLM drops without a limit; whoever asks for its bytes gets them, and a ledger that says so
         run = dataclasses.replace(run, length=dataclasses.replace(run.length, max_drop=1.0))
         found = mindspeed_input(found, run.input)
-    if found.text_keys:
-        return preprocess_documents(found, run)
-    if found.kind != "sft":
-        return _preprocess_others(found, run)
-    return _preprocess_samples(found, strategy, run)
+    return found, strategy, run
 
 
 def _open(found: ResolvedInput, run: Run) -> SampleSource:
     if run.compat.compat == "mindspeed":
+        from seqpack.pipeline.compat import open_mindspeed_source
+
         return open_mindspeed_source(found, run.text, run.length, run.pack, run.compat)
     return SampleSource.open(found, run.text)
 
 
 def _preprocess_others(found: ResolvedInput, run: Run) -> Result:
     """Preference pairs or prompts."""
+    from seqpack.pipeline.columns import write_columns
+
     source = _open(found, run)
-    maker: ColumnMaker = PairMaker(source) if found.kind == "pairwise" else PromptMaker(source)
+    return write_columns(source, _column_maker(source), run)
+
+
+def _column_maker(source: SampleSource) -> ColumnMaker:
     if source.mindspeed is not None:
-        maker = mindspeed_maker(source)
-    return write_columns(source, maker, run)
+        from seqpack.pipeline.compat import mindspeed_maker
+
+        return mindspeed_maker(source)
+    from seqpack.pipeline.columns import PairMaker, PromptMaker
+
+    return PairMaker(source) if source.input.kind == "pairwise" else PromptMaker(source)
 
 
 def _preprocess_samples(found: ResolvedInput, strategy: Component[PackingStrategy], run: Run) -> Result:
@@ -136,16 +186,10 @@ def _preprocess_samples(found: ResolvedInput, strategy: Component[PackingStrateg
     tokenizer = tokenizer_record(source.tokenizer, source.eos_token_id, source.pad_token_id)
     if same := unchanged_set(paths, run, recipe, tokenizer, found.files):
         return DataSetResult(paths, same, sources=tuple(found.files), is_unchanged=True)
-    length = run.length
-    if cuts_samples(strategy) and run.pack.packs:
-        length = dataclasses.replace(length, seq_length=None)  # no sample is too long for it
     engine = source.choose_engine(run.text.tokenizer_engine)
     with open_parts(paths.prefix, run.part_settings(recipe, tokenizer), run) as store:
-
-        def make_part(shard: Shard, advance: Advance) -> int:
-            return make_sample_part(source.uncounted(), shard, length, store, advance)
-
-        made = make_parts(store, found.files, found.shards(), make_part, run=run, tokenizer=source.needed_by_workers)
+        make = _sample_maker(source, strategy, run, store)
+        made = make_parts(store, found.files, found.shards(), make, run=run, tokenizer=source.needed_by_workers)
         # not before the workers are forked: threads that an engine starts do not live on in them
         told = (engine, tuple(found.files), source.note, _findings(source))
         if run.leaves_parts:

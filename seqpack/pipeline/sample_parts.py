@@ -7,14 +7,13 @@ import gc
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seqpack.core.ledger import DUPLICATE, Ledger
-from seqpack.core.types import running_sum
+from seqpack.core.types import TokenizedBatch, running_sum, segment_sums
 from seqpack.io.indexed import IndexedWriter, idx_path, write_index
 from seqpack.io.packed import DataSetPaths, PieceIndexWriter
 from seqpack.io.shards import Shard
@@ -24,7 +23,7 @@ from seqpack.pipeline.parts import Part, PartStore, PartWriter
 from seqpack.pipeline.samples import KeptBatch, SampleSource
 from seqpack.pipeline.table import SAMPLE, Table, TokenSource, column, map_table, pieces_of_table, table_parts
 
-INPUT_IDS, LABELS, SAMPLES, IS_KEPT = "input_ids", "labels", "samples", "is_kept"
+TOKENS, SAMPLES, IS_KEPT = "tokens", "samples", "is_kept"
 TOKENS_PER_WRITE = 1 << 20
 
 
@@ -32,7 +31,7 @@ def make_sample_part(
     source: SampleSource, shard: Shard, length: LengthOptions, store: PartStore, advance: Callable[[int], None]
 ) -> int:
     """Tokenize a shard and write its part; returns the number of samples in it. The source's ledger counts it."""
-    names = (INPUT_IDS, LABELS, SAMPLES, *((IS_KEPT,) if source.mindspeed else ()))
+    names = (TOKENS, SAMPLES, *((IS_KEPT,) if source.mindspeed else ()))
     with PartWriter(store.prefix(shard), shard, names) as writer, _no_collections():
 
         def lost(loss: Loss) -> None:
@@ -40,8 +39,7 @@ def make_sample_part(
 
         num_tokens = 0
         for batch in source.tokenize(length, lost=lost, shards=[shard]):
-            writer.add(INPUT_IDS, batch.tokens.input_ids)
-            writer.add(LABELS, batch.tokens.labels)
+            writer.add(TOKENS, np.stack([batch.tokens.input_ids, batch.tokens.labels], axis=1))
             writer.add(SAMPLES, _rows(batch, num_tokens))
             num_tokens += len(batch.tokens.input_ids)
             advance(len(batch.tokens))
@@ -67,20 +65,28 @@ def _rows(batch: KeptBatch, first_token: int) -> Table:
     rows["line"], rows["file"] = batch.line, batch.file
     rows["length"], rows["num_targets"] = tokens.lengths, batch.num_trained
     rows["start"] = tokens.offsets[:-1] + first_token
-    rows["digest"] = _digests(tokens.input_ids, tokens.labels, tokens.offsets)
+    rows["digest"] = digests_of(tokens)
     return rows
 
 
-def _digests(input_ids: NDArray[np.int32], labels: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """64 bits of SHA-1 over the ids of each sample and which of them are trained on."""
-    ids, marks = input_ids.data.cast("B"), (labels >= 0).data.cast("B")
-    sha1 = hashlib.sha1
-    found = []
-    for start, end in pairwise(offsets.tolist()):
-        digest = sha1(ids[4 * start : 4 * end], usedforsecurity=False)
-        digest.update(marks[start:end])
-        found.append(digest.digest()[:8])
-    return np.frombuffer(b"".join(found), "<u8")
+def digests_of(tokens: TokenizedBatch) -> NDArray[np.uint64]:
+    """64 bits of the ids of each sample and which of them are trained on: a sum, each token times that of its place.
+
+    The factors are random numbers, so that samples which differ are almost sure to differ here.
+    """
+    lengths, offsets = tokens.lengths, tokens.offsets
+    values = 2 * tokens.input_ids.astype(np.uint64) + (tokens.labels >= 0) + np.uint64(1)
+    places = np.arange(len(values)) - np.repeat(offsets[:-1], lengths)
+    values *= _factors(int(lengths.max(initial=0)))[places]
+    return segment_sums(values, offsets)
+
+
+def _factors(count: int) -> NDArray[np.uint64]:
+    """The first random numbers of SplitMix64, odd ones: the same on every machine."""
+    state = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        state = (state ^ (state >> np.uint64(shift))) * np.uint64(factor)
+    return (state ^ (state >> np.uint64(31))) | np.uint64(1)
 
 
 @dataclass(slots=True)
@@ -120,8 +126,7 @@ class SampleParts:
         return np.concatenate([np.zeros(0, np.bool_), *(part.array(IS_KEPT, "?") for part in self.parts)])
 
     def tokens(self) -> TokenSource:
-        paths = [(part.path(INPUT_IDS), part.path(LABELS)) for part in self.parts]
-        return TokenSource(self.table, paths, self.sources)
+        return TokenSource(self.table, [(part.path(TOKENS),) for part in self.parts], self.sources)
 
     def write_rejects(self, path: Path) -> None:
         with path.open("wb") as file:
@@ -211,8 +216,5 @@ def _bounded(table: Table) -> Iterator[tuple[int, Table]]:
 def _gather(rows: Table, tokens: TokenSource) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Ids and labels of these samples back to back."""
     ends = running_sum(rows["length"])
-    input_ids, labels = np.empty(ends[-1], np.int32), np.empty(ends[-1], np.int32)
-    places = zip(rows["chunk"].tolist(), rows["start"].tolist(), pairwise(ends.tolist()), strict=True)
-    for chunk, start, (begin, end) in places:
-        tokens.read(chunk, start, input_ids[begin:end], labels[begin:end])
-    return input_ids, labels
+    columns = (rows["chunk"], rows["start"], rows["length"], ends[:-1])
+    return tokens.gather(zip(*(values.tolist() for values in columns), strict=True), int(ends[-1]))

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from seqpack.core.errors import ConfigError, DataError, DataLossError
 from seqpack.core.ledger import Ledger
 from seqpack.core.progress import Progress
-from seqpack.core.types import Sample, TokenizedBatch, TokenizedSample, join_samples
+from seqpack.core.types import Dialogue, Sample, TokenizedBatch, TokenizedSample, join_samples
 from seqpack.hooks.specs import PromptTemplate
 from seqpack.io.readers import Record
 from seqpack.io.shards import Shard
 from seqpack.options.check import refuse_idle
 from seqpack.options.data import LengthOptions, TextOptions
 from seqpack.pipeline.distribute import Advance, distribute
-from seqpack.pipeline.inputs import ResolvedInput
+from seqpack.pipeline.inputs import ResolvedInput, Row
 from seqpack.pipeline.loss import Loss
 from seqpack.pipeline.mindspeed import CUT, TOO_LONG, Rules
 from seqpack.pipeline.overlong import Fitter
@@ -30,7 +30,7 @@ from seqpack.text.catalog import open_template
 from seqpack.text.encoder import SampleEncoder, with_ends
 from seqpack.text.engines import PIECES_COMPARED, Choice, EngineName, choose_engine
 from seqpack.text.labels import Finding, LabelCheck, TrainOn, choose
-from seqpack.text.layout import Rendered, Renderer
+from seqpack.text.layout import Filled, Rendered, Renderer
 from seqpack.text.plain import ControlText
 from seqpack.text.tokenizer import Tokenizer
 
@@ -41,9 +41,6 @@ SAMPLES_PER_BATCH = 2048
 CHARACTERS_PER_BATCH = 2_000_000
 SAMPLES_CHECKED = 16
 """So many samples, the first ones, are looked at for labels that are wrong."""
-
-_Row = tuple[int, Record, tuple[Sample, Rendered] | str]
-"""Number of the file, row, and a sample as it is and rendered, or the reason why the row gives none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +126,16 @@ class SampleSource:
                 yield sample._replace(key=record.key)
 
     def _renderable(self, samples: Sequence[Sample]) -> list[Sample]:
-        samples = [sample for sample, _ in self._rendered(samples)]  # RejectError if the template cannot use them
+        samples = [item.sample for item in self._rendered(samples)]  # RejectError if the template cannot use them
         return [sample for sample in samples if is_small(sample)]
 
-    def _rendered(self, samples: Sequence[Sample]) -> list[tuple[Sample, Rendered]]:
-        """The samples with what is to be trained on, and rendered; RejectError if the template cannot use one."""
-        render = self.renderer.render
-        if self.train_on == "assistant":
-            return [(sample, render(sample)) for sample in samples]
-        chosen = [choose(sample, self.train_on) for sample in samples]
-        return [(sample, render(sample)) for sample in chosen]
+    def _rendered(self, samples: Sequence[Sample]) -> list[Rendered]:
+        """The samples with what is to be trained on, rendered; RejectError if the template cannot use one."""
+        return [self.renderer.render(choose(sample, self.train_on)) for sample in samples]
+
+    def _filled(self, dialogues: Sequence[Dialogue | None]) -> list[Filled | None]:
+        """Those that need no closer look, as ``_rendered`` would render them."""
+        return self.renderer.fill(dialogues) if self.train_on == "assistant" else [None] * len(dialogues)
 
     @property
     def pad_token_id(self) -> int:
@@ -204,14 +201,15 @@ class SampleSource:
         """
         if length.append_eod:
             require_end_token(self.tokenizer, self.eos_token_id)
-        rows = self.input.rows(self._rendered, shards)
-        while batch := _take(rows, length):
+        blocks = self.input.batches(self._rendered, self._filled, shards)
+        for batch in _batches(blocks, length):
             yield self._fit(batch, length, lost) if self.mindspeed is None else self._fit_as_mindspeed(batch, lost)
 
-    def _fit(self, batch: Sequence[_Row], length: LengthOptions, lost: Callable[[Loss], None]) -> KeptBatch:
+    def _fit(self, batch: Sequence[Row[Rendered]], length: LengthOptions, lost: Callable[[Loss], None]) -> KeptBatch:
         """Encode what was rendered, and look one by one only at what cannot be kept as it is."""
-        samples = [(file, record, sample) for file, record, sample in batch if not isinstance(sample, str)]
-        tokens = self.encoder.encode([rendered for _, _, (_, rendered) in samples])
+        samples = [(file, record.line, item) for file, record, item in batch if not isinstance(item, str)]
+        rendered = [item for _, _, item in samples]
+        tokens = self.encoder.encode(rendered)
         if length.append_eod:
             tokens = self._ended(tokens)
         lengths, num_trained = tokens.lengths, tokens.num_trained
@@ -228,12 +226,12 @@ class SampleSource:
                 if not count_row(self.ledger, lost, record, sample):
                     continue
                 if is_odd[number]:
-                    changes[number] = fitter.fit(record.key, samples[number][2][0], tokens[number])
+                    changes[number] = fitter.fit(record.key, rendered[number].sample, tokens[number])
                 number += 1
         num_parts = np.ones(len(samples), np.int64)
         num_parts[list(changes)] = [len(parts) for parts in changes.values()]
         files = np.fromiter((file for file, _, _ in samples), np.int64, len(samples))
-        lines = np.fromiter((record.line for _, record, _ in samples), np.int64, len(samples))
+        lines = np.fromiter((line for _, line, _ in samples), np.int64, len(samples))
         if changes:
             tokens = tokens.replace(changes)
             num_trained = tokens.num_trained
@@ -242,10 +240,10 @@ class SampleSource:
             original = tokens.lengths
         return KeptBatch(tokens, num_trained, np.repeat(files, num_parts), np.repeat(lines, num_parts), original)
 
-    def _fit_as_mindspeed(self, batch: Sequence[_Row], lost: Callable[[Loss], None]) -> KeptBatch:
+    def _fit_as_mindspeed(self, batch: Sequence[Row[Rendered]], lost: Callable[[Loss], None]) -> KeptBatch:
         """The same samples with the cuts of MindSpeed-LLM."""
         assert self.mindspeed is not None
-        spans_of = [self.renderer.spans(row[0]) for _, _, row in batch if not isinstance(row, str)]
+        spans_of = [self.renderer.spans(row.sample) for _, _, row in batch if not isinstance(row, str)]
         fitted = iter(self.mindspeed.fit(self.encoder.encode_spans(spans_of), spans_of))
         kept: list[tuple[TokenizedSample, int, int, int]] = []
         for file, record, row in batch:
@@ -341,19 +339,27 @@ def count_row(ledger: Ledger, lost: Callable[[Loss], None], record: Record, item
     return False
 
 
-def _take(rows: Iterator[_Row], length: LengthOptions) -> list[_Row]:
-    """The next batch, empty at the end; both bounds keep memory small, whatever the samples are like."""
-    batch: list[_Row] = []
+def _batches(blocks: Iterable[list[Row[Rendered]]], length: LengthOptions) -> Iterator[list[Row[Rendered]]]:
+    """The rows in batches; both bounds, which a block may exceed, keep memory small, whatever the samples are like."""
+    batch: list[Row[Rendered]] = []
     size = 0
-    for row in rows:
-        number, record, sample = row
-        if not isinstance(sample, str):
-            num_characters = sum([len(content) for _, content, _ in sample[0].messages])
-            if num_characters > SAMPLE_CHARACTERS and (reason := check_size(num_characters, length, record.key)):
-                row = (number, record, reason)
-            else:
-                size += num_characters
-        batch.append(row)
+    for block in blocks:
+        sizes = [0 if isinstance(item, str) else item.num_characters for _, _, item in block]
+        if max(sizes, default=0) > SAMPLE_CHARACTERS:
+            block, sizes = _without_giants(block, sizes, length)
+        batch += block
+        size += sum(sizes)
         if len(batch) >= SAMPLES_PER_BATCH or size >= CHARACTERS_PER_BATCH:
-            break
-    return batch
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _without_giants(
+    block: list[Row[Rendered]], sizes: list[int], length: LengthOptions
+) -> tuple[list[Row[Rendered]], list[int]]:
+    """The rows, with a reason instead of each sample that is too large to be encoded at all."""
+    reasons = [check_size(size, length, record.key) for (_, record, _), size in zip(block, sizes, strict=True)]
+    rows = [(number, record, reason or item) for (number, record, item), reason in zip(block, reasons, strict=True)]
+    return rows, [0 if reason else size for size, reason in zip(sizes, reasons, strict=True)]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from io import FileIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seqpack.core.errors import DataError
-from seqpack.core.types import running_sum
+from seqpack.core.types import IGNORE_INDEX, running_sum
 from seqpack.io.mapped import forget_pages, map_array
 from seqpack.io.packed import PieceIndex
 
@@ -43,20 +42,26 @@ Table = NDArray[np.void]
 """``[samples]`` of ``SAMPLE``, usually memory-mapped."""
 
 
+Pieces = Iterable[tuple[int, int, int, int]]
+"""Of each: number of its chunk, first token there, tokens, and where they go."""
+
+
 @dataclass(frozen=True, slots=True)
 class TokenSource:
-    """Tokenized samples, and the files they lie in: ``chunks`` are names of pairs of files, of ids and of labels.
+    """Tokenized samples, and the files they lie in, all int32: a chunk is a file of ids and one of labels, or a single
+    file of pairs of both.
 
-    Use it in a ``with``: no more than ``MOST_OPEN`` pairs are open at a time, and none at its end. Samples are read
+    Use it in a ``with``: no more than ``MOST_OPEN`` chunks are open at a time, and none at its end. Samples are read
     where they lie, not mapped: a page of a mapped file brings its neighbours, and so all of the file, into memory.
     """
 
     table: Table
-    chunks: Sequence[tuple[Path, Path]]
+    chunks: Sequence[tuple[Path, ...]]
     sources: tuple[str, ...]
     has_parts: bool = False
     """Whether some of the samples are only pieces of what the data hold."""
-    _files: dict[int, tuple[FileIO, FileIO]] = field(default_factory=dict, repr=False)
+    _files: dict[int, list[int]] = field(default_factory=dict, repr=False)
+    """Descriptors of the files of each chunk that is open."""
 
     def __len__(self) -> int:
         return len(self.table)
@@ -65,21 +70,40 @@ class TokenSource:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pair in self._files.values():
-            for file in pair:
-                file.close()
+        for files in self._files.values():
+            for file in files:
+                os.close(file)
         self._files.clear()
 
-    def read(self, chunk: int, start: int, input_ids: NDArray[np.int32], labels: NDArray[np.int32]) -> None:
-        """Fill both arrays from token ``start`` of the chunk on; DataError if the file ends before."""
-        pair = self._files.get(chunk)
-        if pair is None:
-            if len(self._files) >= MOST_OPEN:
-                self.__exit__()
-            pair = self._files[chunk] = (FileIO(self.chunks[chunk][0]), FileIO(self.chunks[chunk][1]))
-        for file, values in zip(pair, (input_ids, labels), strict=True):
-            if os.preadv(file.fileno(), [values.data], 4 * start) != values.nbytes:
-                raise DataError("SP103", f"{file.name} was cut off while it was read", help="run again")
+    def gather(self, pieces: Pieces, size: int, pad_token_id: int = 0) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Ids and labels of the pieces, int32 ``[size]``, padding elsewhere; DataError if a file is too short.
+
+        A read for each piece costs half of an index for each token.
+        """
+        fill = np.array([pad_token_id, IGNORE_INDEX], np.int32)
+        columns = [np.tile(fill, (size, 1))] if self._is_paired else [np.full(size, value, np.int32) for value in fill]
+        width = columns[0].nbytes // max(size, 1)
+        views = [column.reshape(-1).view(np.uint8).data for column in columns]
+        for chunk, start, length, place in pieces:
+            begin, end = width * place, width * (place + length)
+            for file, view in zip(self._files.get(chunk) or self._open(chunk), views):  # noqa: B905 - for every sample
+                if os.preadv(file, [view[begin:end]], width * start) != end - begin:
+                    files = ", ".join(map(str, self.chunks[chunk]))
+                    raise DataError("SP103", f"{files} was cut off while it was read", help="run again")
+        ids, labels = columns[0].T if self._is_paired else columns
+        return np.ascontiguousarray(ids), np.ascontiguousarray(labels)
+
+    @property
+    def _is_paired(self) -> bool:
+        return bool(self.chunks) and len(self.chunks[0]) == 1
+
+    def _open(self, chunk: int) -> list[int]:
+        if len(self._files) >= MOST_OPEN:
+            self.__exit__()
+        self._files[chunk] = []
+        for path in self.chunks[chunk]:
+            self._files[chunk].append(os.open(path, os.O_RDONLY))
+        return self._files[chunk]
 
     @property
     def lengths(self) -> NDArray[np.int32]:

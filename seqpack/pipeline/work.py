@@ -12,6 +12,7 @@ from seqpack.io.manifest import FileRecord
 from seqpack.io.shards import Shard
 from seqpack.pipeline.distribute import Advance, distribute
 from seqpack.pipeline.parts import Part, PartStore
+from seqpack.pipeline.remote import run_on_ray
 from seqpack.pipeline.run import Run
 from seqpack.text.tokenizer import Tokenizer
 
@@ -69,6 +70,12 @@ def make_parts(
             made.shards.append(shard)
             if not run.only_merge and run.work.takes(shard.index) and store.finished(shard) is None:
                 yield shard
+
+    if run.work.ray:
+        with run.progress("tokenize", unit="samples") as advance:
+            for count in run_on_ray(missing(), run):
+                advance(count)
+        return made
 
     def serve(shard: Shard, advance: Advance) -> tuple[None, int]:
         return None, make(shard, advance)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from seqpack.core.errors import RejectError
-from seqpack.core.types import Preference, Question, Role, Sample, TextSample
+from seqpack.core.types import Dialogue, Message, Preference, Question, Role, Sample, TextSample
 from seqpack.hooks.component import Component
 from seqpack.hooks.specs import DatasetHandler, HandlerOptions, make_handler
 
@@ -63,11 +63,26 @@ class HandlerContract:
         again = [list(handler(record)) for record in reversed(self.records)]
         assert first == again[::-1], "the same record gave other samples the second time"
 
+    def test_dialogues_are_what_calling_gives(self) -> None:
+        handler = self.make()
+        records = [*self.records, *self.unusable, {}]
+        for record, dialogue in zip(records, find_dialogues(handler, records), strict=True):
+            if dialogue is not None:
+                roles, contents = dialogue
+                expected = [Sample(tuple(map(Message, roles, contents)))]
+                assert list(handler(record)) == expected, f"dialogues({record}) is not what calling gives"
+
     def test_a_record_is_left_as_it_was(self) -> None:
         for record in self.records:
             before = copy.deepcopy(record)
             list(self.make()(record))
             assert record == before, "the handler changed its record"
+
+
+def find_dialogues(handler: DatasetHandler, records: Sequence[Mapping[str, Any]]) -> Sequence[Dialogue | None]:
+    """What ``dialogues`` says of the records; None for all if the handler has no such method."""
+    dialogues = getattr(handler, "dialogues", None)
+    return [None] * len(records) if dialogues is None else dialogues(records)
 
 
 def _check_texts(sample: Any, keys: Sequence[str], record: Mapping[str, Any]) -> None:

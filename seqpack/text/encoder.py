@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqpack.core.types import IGNORE_INDEX, Span, TokenizedBatch, TokenizedSample, running_sum
-from seqpack.text.layout import Filled, Layout, Rendered
+from seqpack.text.layout import Filled, Layout, Rendered, Spelled
 from seqpack.text.plain import ControlText
 from seqpack.text.tokenizer import FlatIds
 
@@ -19,6 +19,7 @@ class FlatEncoder(Protocol):
     """An engine, or a ``Tokenizer``."""
 
     def encode_flat(self, texts: Sequence[str]) -> FlatIds: ...
+    def borders(self, text: str) -> tuple[int, int]: ...
 
 
 def encode(
@@ -40,26 +41,28 @@ class SampleEncoder:
         self._control = control
         self._fixed: list[NDArray[np.int32]] = []
         self._numbers: dict[str, int] = {}
-        self._tables: dict[Layout, NDArray[np.int32]] = {}
+        self._tables: dict[Layout, tuple[NDArray[np.int32], list[tuple[str, int, str]]]] = {}
 
     @property
     def engine(self) -> FlatEncoder:
         """Who encodes."""
         return self._engine
 
-    def encode(self, batch: Sequence[Rendered]) -> TokenizedBatch:
+    def encode(self, batch: Sequence[Rendered | Sequence[Span]]) -> TokenizedBatch:
+        """Ids and labels of samples that are rendered, or come as spans."""
         texts: list[str] = []
         tables: list[NDArray[np.int32]] = []
         plain: list[NDArray[np.int32]] = []
         for sample in batch:
             if isinstance(sample, Filled):
                 layout, contents = sample
-                table = self._tables.get(layout)
-                tables.append(self._table(layout) if table is None else table)
-                for head, number, tail in layout.data:
-                    texts.append(f"{head}{contents[number]}{tail}")
+                known = self._tables.get(layout)
+                table, data = self._table(layout) if known is None else known
+                tables.append(table)
+                texts += [f"{head}{contents[number]}{tail}" for head, number, tail in data]
             else:
-                tables.append(self._span_table(sample, texts, plain))
+                spans = sample.spans if isinstance(sample, Spelled) else sample
+                tables.append(self._span_table(spans, texts, plain))
         return _assemble(*self._engine.encode_flat(texts), tables, self._fixed, plain)
 
     def encode_spans(self, samples: Sequence[Sequence[Span]]) -> list[list[list[int]]]:
@@ -70,17 +73,28 @@ class SampleEncoder:
         encoded = iter([ids[start:end] for start, end in places])
         return [[next(encoded) for _ in sample] for sample in samples]
 
-    def _table(self, layout: Layout) -> NDArray[np.int32]:
-        rows = [
-            (
-                self._number(slot.text) if slot.message is None else _NEXT_TEXT,
-                slot.train,
-                self._fixed[self._number(slot.end)][0] if slot.end else _NO_END,
-            )
-            for slot in layout.slots
-        ]
-        table = self._tables[layout] = np.array(rows, np.int32).reshape(-1, 3)
-        return table
+    def _table(self, layout: Layout) -> tuple[NDArray[np.int32], list[tuple[str, int, str]]]:
+        """A layout's table, and its texts to encode: (text before, message, text behind).
+
+        What is fixed is taken off these texts, up to where they can be cut (see ``Tokenizer.borders``).
+        """
+        rows: list[tuple[int, bool, int]] = []
+        data: list[tuple[str, int, str]] = []
+        for slot in layout.slots:
+            end = int(self._fixed[self._number(slot.end)][0]) if slot.end else _NO_END
+            if slot.message is None:
+                rows.append((self._number(slot.text), slot.train, end))
+                continue
+            begin, stop = self._engine.borders(slot.text)[1], self._engine.borders(slot.tail)[0]
+            if begin:
+                rows.append((self._number(slot.text[:begin]), slot.train, end))
+                end = _NO_END
+            rows.append((_NEXT_TEXT, slot.train, end))
+            data.append((slot.text[begin:], slot.message, slot.tail[:stop]))
+            if stop < len(slot.tail):
+                rows.append((self._number(slot.tail[stop:]), slot.train, _NO_END))
+        self._tables[layout] = np.array(rows, np.int32).reshape(-1, 3), data
+        return self._tables[layout]
 
     def _number(self, text: str) -> int:
         """The place of a fixed text's ids."""

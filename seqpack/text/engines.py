@@ -6,6 +6,7 @@ The fast ones are optional (``pip install "seqpack-toolkit[fast]"``) and trusted
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
@@ -33,6 +34,7 @@ class Engine(Protocol):
     @property
     def version(self) -> str: ...
     def encode_flat(self, texts: Sequence[str]) -> FlatIds: ...
+    def borders(self, text: str) -> tuple[int, int]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,9 @@ class CheckedEngine:
         except Exception:  # of whatever kind: the other one gives the same ids, or a better message
             return self.tokenizer.encode_flat(texts)
 
+    def borders(self, text: str) -> tuple[int, int]:
+        return self.tokenizer.borders(text)
+
 
 def _difference(tokenizer: Tokenizer, encode: Callable[[Sequence[str]], FlatIds], pieces: Sequence[str]) -> str:
     """The first piece with other ids, or an empty string. A piece of every added token is compared too."""
@@ -131,6 +136,8 @@ def _installed(name: str) -> str | None:
 
 
 def _load_fastokens(path: Path) -> Callable[[Sequence[str]], FlatIds]:
+    # Our workers are processes: each of its threads would only learn the same words once more.
+    os.environ.setdefault("FASTOKENS_BPE_THREADS", "1")
     from fastokens import Tokenizer as Fastokens
 
     tokenizer: Any = Fastokens.from_file(str(path))

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from seqpack.core.errors import RejectError
-from seqpack.core.types import Message, Sample, Span
+from seqpack.core.types import Dialogue, Message, Role, Sample, Span
 from seqpack.hooks.specs import PromptTemplate
 from seqpack.text.plain import ControlText
 from seqpack.text.template import TextTemplate
@@ -31,8 +31,9 @@ class Slot(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
-    """``data`` are the slots with a message, as (text before, message, text behind)."""
+    """``messages`` are those of a sample of it; ``data`` the slots with one, as (text before, message, text behind)."""
 
+    messages: tuple[Message, ...]
     slots: tuple[Slot, ...]
     data: tuple[tuple[str, int, str], ...]
 
@@ -43,9 +44,29 @@ class Filled(NamedTuple):
     layout: Layout
     contents: Sequence[str]
 
+    @property
+    def sample(self) -> Sample:
+        """The sample itself."""
+        pairs = zip(self.layout.messages, self.contents, strict=True)
+        return Sample(tuple(message._replace(content=content) for message, content in pairs))
 
-Rendered = Filled | list[Span]
-"""What the encoder takes; a list of spans where the template, or the sample, is not of a fixed layout."""
+    @property
+    def num_characters(self) -> int:
+        return sum(map(len, self.contents))
+
+
+class Spelled(NamedTuple):
+    """A rendered sample of a template, or of a shape, that has no fixed layout."""
+
+    sample: Sample
+    spans: list[Span]
+
+    @property
+    def num_characters(self) -> int:
+        return sum(len(message.content) for message in self.sample.messages)
+
+
+Rendered = Filled | Spelled
 
 
 class Renderer:
@@ -55,19 +76,43 @@ class Renderer:
         """With ``control``, text of the data that looks like control tokens is kept from becoming them."""
         self._template = template
         self._control = control
-        self._layouts: dict[Any, Layout | None] = {}
+        self._layouts: dict[_Shape, Layout | None] = {}
         self._is_fixed = isinstance(template, TextTemplate) and template.thoughts is None
 
     def render(self, sample: Sample) -> Rendered:
-        if self._is_fixed and not sample.tools:
+        if not sample.tools:
             roles, contents, trains = zip(*sample.messages, strict=True) if sample.messages else ((), (), ())
-            shape = (roles, trains, "" in contents and tuple(map(bool, contents)))
-            layout = self._layouts.get(shape, _UNKNOWN)
-            if layout is _UNKNOWN:
-                layout = self._layouts[shape] = find_layout(self._template, sample, self._control)
+            layout = self._layout((roles, trains, tuple(map(bool, contents))))
             if layout is not None and (self._control is None or not self._control.is_in_any(contents)):
                 return Filled(layout, contents)
-        return self.spans(sample)
+        return Spelled(sample, self.spans(sample))
+
+    def fill(self, dialogues: Sequence[Dialogue | None]) -> list[Filled | None]:
+        """Those that ``render`` would give a layout, without an empty text; None for all others."""
+        layouts = {
+            roles: self._layout((roles, (None,) * len(roles), (True,) * len(roles)))
+            for roles in {dialogue[0] for dialogue in dialogues if dialogue is not None}
+        }
+        is_odd = self._is_odd
+        return [
+            None
+            if dialogue is None or (layout := layouts[dialogue[0]]) is None or is_odd(dialogue[1])
+            else Filled(layout, dialogue[1])
+            for dialogue in dialogues
+        ]
+
+    def _is_odd(self, contents: Sequence[str]) -> bool:
+        return "" in contents or (self._control is not None and self._control.is_in_any(contents))
+
+    def _layout(self, shape: _Shape) -> Layout | None:
+        if not self._is_fixed:
+            return None
+        if shape not in self._layouts:
+            messages = tuple(
+                Message(role, "x" if has_text else "", train) for role, train, has_text in zip(*shape, strict=True)
+            )
+            self._layouts[shape] = find_layout(self._template, Sample(messages), self._control)
+        return self._layouts[shape]
 
     def spans(self, sample: Sample) -> list[Span]:
         """The same as spans, which say which characters are the data's own; checked to be Unicode."""
@@ -80,7 +125,9 @@ class Renderer:
         return guarded
 
 
-_UNKNOWN: Any = object()
+_Shape = tuple[tuple[Role, ...], tuple[bool | None, ...], tuple[bool, ...]]
+"""Of each message: who speaks, whether to train on it, whether it says anything."""
+
 _MARK = "\x02"
 
 
@@ -110,7 +157,7 @@ def find_layout(template: PromptTemplate, sample: Sample, control: ControlText |
         slots.append(slot)
         end = ""
     data = tuple((slot.text, slot.message, slot.tail) for slot in slots if slot.message is not None)
-    return Layout(tuple(slots), data)
+    return Layout(tuple(marked), tuple(slots), data)
 
 
 def _slot(span: Span, marks: list[str], end: str) -> Slot | None:

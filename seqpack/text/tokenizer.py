@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,14 @@ from tokenizers import __version__ as tokenizers_version
 
 from seqpack.core.errors import ConfigError, DataError
 from seqpack.core.types import running_sum
+from seqpack.text.borders import hard_tokens
+from seqpack.text.normal import is_stable, not_normalizing, only_composes
 from seqpack.text.remembered import Remembered
 
 FlatIds = tuple[NDArray[np.int32], NDArray[np.int64]]
 """Ids of many texts back to back; those of text ``i`` lie at ``offsets[i]:offsets[i + 1]``."""
+
+TEXTS_PER_CALL = 64
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -34,21 +39,24 @@ class _Facts:
 
     vocab_size: int
     added_tokens: dict[str, int]
+    hard_tokens: tuple[str, ...]
 
     @classmethod
     def of(cls, tokenizer: FastTokenizer) -> _Facts:
         added = {token.content: token_id for token_id, token in tokenizer.get_added_tokens_decoder().items()}
-        return cls(max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1, added)
+        vocab_size = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        return cls(vocab_size, added, hard_tokens(tokenizer))
 
     def to_json(self) -> str:
-        return json.dumps([self.vocab_size, self.added_tokens])
+        return json.dumps([self.vocab_size, self.added_tokens, self.hard_tokens])
 
     @classmethod
     def from_json(cls, text: str) -> _Facts | None:
         """None for what ``to_json`` did not write."""
         try:
-            vocab_size, added = json.loads(text)
-            return cls(int(vocab_size), {str(token): int(token_id) for token, token_id in added.items()})
+            vocab_size, added, hard = json.loads(text)
+            known = {str(token): int(token_id) for token, token_id in added.items()}
+            return cls(int(vocab_size), known, tuple(map(str, hard)))
         except (ValueError, TypeError, AttributeError):
             return None
 
@@ -97,6 +105,18 @@ class Tokenizer:
         """Tokens that are found in a text before anything else is done to it, by their text: control tokens mostly."""
         return self._facts.added_tokens
 
+    def borders(self, text: str) -> tuple[int, int]:
+        """The first and the last place where ``text`` can be cut so that the ids of its parts are those of the whole.
+
+        This holds whatever stands before and behind it. (length, 0) if there is none; see ``hard_tokens``.
+        """
+        places = [match.span() for match in self._hard_pattern.finditer(text)] if self._facts.hard_tokens else []
+        return (places[0][0], places[-1][1]) if places else (len(text), 0)
+
+    @functools.cached_property
+    def _hard_pattern(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, self._facts.hard_tokens)))
+
     def token_id(self, token: str | None) -> int | None:
         """The id of exactly this token, or None."""
         if token is None:
@@ -130,8 +150,23 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without character offsets."""
-        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        if not self._only_composes:
+            return self._encode(texts)
+        are_stable = [is_stable(text) is not None for text in texts]
+        with not_normalizing(self._tokenizer):
+            stable = iter(self._encode(list(compress(texts, are_stable))))
+        others = iter(self._encode([text for text, stays in zip(texts, are_stable, strict=True) if not stays]))
+        return [next(stable if stays else others) for stays in are_stable]
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """As the file says; few texts at a time, since an encoding is large beside its ids."""
+        encode = self._tokenizer.encode_batch_fast
+        parts = [list(texts[first : first + TEXTS_PER_CALL]) for first in range(0, len(texts), TEXTS_PER_CALL)]
+        return [encoding.ids for part in parts for encoding in encode(part, add_special_tokens=False)]
+
+    @functools.cached_property
+    def _only_composes(self) -> bool:
+        return only_composes(self._tokenizer)
 
     def encode_flat(self, texts: Sequence[str]) -> FlatIds:
         """As ``encode``, in two arrays: the ``Engine`` that all others are compared with."""

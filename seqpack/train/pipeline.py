@@ -68,11 +68,6 @@ class PipelineLM(nn.Module):
         return device
 
     @property
-    def kind(self) -> Any:
-        """The class of transformers for the whole model."""
-        return self.stages[0].kind
-
-    @property
     def copies(self) -> list[nn.Parameter]:
         """Parameters that another stage has as well: left out where all are counted."""
         if not self.config.tie_word_embeddings:

@@ -16,7 +16,6 @@ import torch
 import seqpack
 from seqpack.core.errors import ConfigError
 from seqpack.models.compiling import compile_layers
-from seqpack.models.load import build_model
 from seqpack.models.lora import LoraSettings, adapter_weights, add_lora
 from seqpack.models.materialize import empty_model, materialize
 from seqpack.models.packed import PackedLM
@@ -72,8 +71,9 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = (), *, checkpoints: b
         )
     check_agreement(ranks, {**_identity(plan), **_facts(plan)})
     ranks.wait()  # all have looked at --save before the first one changes it
-    rows = ReadAhead(plan.reader(), upcoming_rows(plan.schedule, plan.first_step, plan.parallel.row_share(ranks.rank)))
-    trainer = make_trainer(plan, read=rows)
+    share = plan.parallel.row_share(ranks.rank)
+    rows = ReadAhead(plan.reader(), upcoming_rows(plan.schedule, plan.first_step, share))
+    trainer = make_trainer(plan, rows=rows)
     model = trainer.model
     state = RunState(save, ranks, _identity(plan), plan.run.keep_last or None, background=plan.run.async_save)
     if plan.saved is not None:
@@ -100,17 +100,17 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = (), *, checkpoints: b
     return replace(result, model_path=str(save / plan.result_folder))
 
 
-def make_trainer(plan: TrainPlan, observe: Observe = as_it_is, read: ReadBatch | None = None) -> Trainer:
+def make_trainer(plan: TrainPlan, observe: Observe = as_it_is, rows: ReadBatch | None = None) -> Trainer:
     """The model of a run on its devices, and what it trains with; every rank calls it.
 
-    ``observe`` may put something around the loss, ``read`` around the reading of rows.
+    ``observe`` may put something around the loss, ``rows`` reads them from the data set.
     """
     mesh = plan.parallel.mesh(plan.backend.device.type) if plan.ranks.size > 1 else None
     model = _model(plan, mesh, observe)
     return Trainer(
         model,
         plan.schedule,
-        _reader(plan, mesh, read or plan.reader()),
+        _reader(plan, mesh, rows or plan.reader()),
         _optimizer(model, plan.training),
         _rate(plan),
         plan.backend,
@@ -125,26 +125,23 @@ def make_trainer(plan: TrainPlan, observe: Observe = as_it_is, read: ReadBatch |
 
 def _model(plan: TrainPlan, mesh: DeviceMesh | None, observe: Observe) -> PackedLM | PipelineLM:
     dtype: torch.dtype = getattr(torch, plan.dtype)
-    width = weight_dtype(dtype, sharded=mesh is not None)
-    if plan.cut is None:
-        hf_model = empty_model(plan.model, width)
-    else:  # a stage takes its layers out of a whole model
-        hf_model = build_model(plan.model, dtype=width, backend=plan.backend, seed=plan.data.seed)
+    hf_model = empty_model(plan.model, weight_dtype(dtype, sharded=mesh is not None))
     if plan.lora is not None:
         add_lora(hf_model, plan.lora)
     recompute(hf_model, plan.training.recompute_granularity)
     if mesh is None:
-        model: PackedLM | PipelineLM = PackedLM(hf_model, plan.attention.load(), observe(chunked_cross_entropy))
+        loss = observe(chunked_cross_entropy)
+        model: PackedLM | PipelineLM = PackedLM(hf_model, plan.attention.load(), loss)
     else:
         attention, layout, batches = plan.attention.load(), plan.parallel, plan.num_micro_batches
         model = assemble(hf_model, attention, layout, plan.cut, batches, mesh, dtype, observe)
-    if isinstance(model, PipelineLM):
-        if plan.context is not None and mesh is not None:
-            model.share = share_rows(plan.context, mesh, plan.attention, plan.backend)
-        return model
+    if isinstance(model, PipelineLM) and plan.context is not None and mesh is not None:
+        model.share = share_rows(plan.context, mesh, plan.attention, plan.backend)
     if plan.training.compile:
         compile_layers(layers_of(model))
-    materialize(model, hf_model, plan.model, device=plan.backend.device, dtype=dtype, seed=plan.data.seed)
+    parts = [(stage, stage.model) for stage in model.stages] if isinstance(model, PipelineLM) else [(model, hf_model)]
+    for root, part in parts:
+        materialize(root, part, plan.model, device=plan.backend.device, dtype=dtype, seed=plan.data.seed)
     return model
 
 
@@ -180,8 +177,7 @@ def _export_model(plan: TrainPlan, model: PackedLM | PipelineLM, folder: Path) -
     dtype: torch.dtype = getattr(torch, plan.dtype)
     if isinstance(model, PipelineLM):
         weights = whole_state(model, dtype, keep=plan.ranks.first)
-        with torch.device("meta"):
-            hf_model = model.kind._from_config(model.config)
+        hf_model = empty_model(plan.model, dtype)
     else:
         hf_model = model.model
         weights = full_state(hf_model, dtype, keep=plan.ranks.first)

@@ -30,15 +30,15 @@ def test_json(llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         "schema_version": 1,
         "output": str(tmp_path / "out"),
         "family": "LlamaForCausalLM",
+        "source_split": None,
+        "split": "TP 1, PP 1, EP 1",
         "tensors": 15,
         "bytes": NUM_PARAMETERS * 4,
         "dtypes": ["float32"],
         "seconds": 0,
-        "split": "TP 1, PP 1, EP 1",
-        "source_split": None,
+        "dry_run": False,
         "verified": True,
         "largest_logit_difference": None,
-        "dry_run": False,
         "notes": [],
     }
 

@@ -1,6 +1,6 @@
 """The real ``GPTModel`` of megatron-core, on the CPU, with our files: its logits are those of transformers.
 
-Needs ``pip install --no-deps megatron-core==0.16.1`` in the environment; skipped where it is not installed.
+Needs ``pip install -e ".[megatron]"``; skipped where it is not installed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""There and back again, bit for bit, by way of every kind of split; the full matrix is marked slow."""
+"""There and back again, bit for bit, by way of every kind of split; all combinations have the marker ``exhaustive``."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def matrix() -> Iterator[Any]:
             yield pytest.param(family, tied, split, id=name)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("family", "tied", "split"), list(matrix()))
 def test_the_matrix(models: Any, family: str, tied: bool, split: dict[str, Any], tmp_path: Path) -> None:
     there_and_back(models(family, tied), tmp_path, make_vocab_size_divisible_by=3, **split)

@@ -109,6 +109,8 @@ def special(ranks: Ranks) -> list[str]:
         ("ring", "zigzag", {"inner_ring": 2}, FLASH),
         ("ring", "contiguous", {"inner_ring": 1}, FLASH),
         ("ring", "zigzag", {}, DENSE),
+        ("hybrid", "zigzag", {"ulysses_degree": 2}, FLASH),
+        ("hybrid", "per-document", {"ulysses_degree": 2}, DENSE),
         ("hybrid", "zigzag", {"ulysses_degree": 4}, FLASH),
         ("hybrid", "zigzag", {"ulysses_degree": 1, "inner_ring": 2}, FLASH),
         ("headdoc", "zigzag", {}, DENSE),

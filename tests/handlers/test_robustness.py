@@ -7,12 +7,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from seqpack.core.errors import RejectError
-from seqpack.core.types import Sample
+from seqpack.core.types import Message, Sample
+from seqpack.handlers.alpaca import AlpacaHandler
 from seqpack.handlers.detect import detect
 from seqpack.handlers.openai import OpenAIHandler
 from seqpack.handlers.sharegpt import SharegptHandler
 from seqpack.hooks.host import PluginHost
 from seqpack.hooks.specs import HandlerOptions, make_handler
+from seqpack.testing.handlers import find_dialogues
 
 WORDS = [
     "instruction", "input", "output", "system", "history", "conversations", "messages", "tools", "text", "from",
@@ -42,6 +44,52 @@ def test_any_record_is_read_or_rejected(component, record):
     except RejectError as error:
         reason = error.reason
     assert bool(samples) != bool(reason)
+    check_dialogues(handler, record, samples)
+
+
+def check_dialogues(handler, record, samples):
+    (dialogue,) = find_dialogues(handler, [record])
+    if dialogue is not None:
+        assert samples == [Sample(tuple(map(Message, *dialogue)))]
+
+
+ODD = st.sampled_from(["", "Hi", None, 0, [], {}])
+ALPACA = st.fixed_dictionaries(
+    {"instruction": ODD, "output": ODD}, optional={"input": ODD, "system": ODD, "history": ODD}
+)
+SHAREGPT = st.fixed_dictionaries(
+    {
+        "conversations": st.lists(
+            st.fixed_dictionaries(
+                {"from": st.sampled_from(["human", "gpt", "system", "x", None]), "value": ODD}, optional={"train": ODD}
+            ),
+            max_size=4,
+        )
+    },
+    optional={"system": ODD, "tools": ODD, "chosen": ODD, "rejected": ODD},
+)
+
+
+@given(record=ALPACA | SHAREGPT, named=st.booleans())
+def test_dialogues_are_what_calling_gives(record, named):
+    handler = SharegptHandler({}) if "conversations" in record else AlpacaHandler({"query": "input"} if named else {})
+    try:
+        samples = list(handler(record))
+    except RejectError:
+        samples = []
+    check_dialogues(handler, record, samples)
+
+
+def test_usual_rows_are_dialogues():
+    roles = ("user", "assistant")
+    row, other = (
+        {"instruction": "Hi", "output": "Ho", "input": None},
+        {"instruction": "Hi", "input": "you", "output": "Ho"},
+    )
+    assert AlpacaHandler({}).dialogues([row, other]) == [(roles, ("Hi", "Ho")), (roles, ("Hi\nyou", "Ho"))]
+    turns = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]
+    assert SharegptHandler({}).dialogues([{"conversations": turns}]) == [(roles, ("Hi", "Ho"))]
+    assert SharegptHandler({}).dialogues([{"conversations": turns[::-1]}, {"conversations": turns[:1]}]) == [None] * 2
 
 
 @given(rows=st.lists(RECORDS, max_size=3))

@@ -10,8 +10,16 @@ import pytest
 from seqpack.core.errors import ConfigError, DataError, FormatError
 from seqpack.core.types import IGNORE_INDEX
 from seqpack.handlers.pairwise import PAIRWISE_COLUMNS
+from seqpack.io import shards
 from seqpack.io.indexed import IndexedDataset
+from seqpack.options.data import MergeOptions
+from seqpack.pipeline import columns as columns_module
+from seqpack.pipeline.column_parts import make_column_part
+from seqpack.pipeline.output import PartsResult
+from seqpack.pipeline.preprocess import merge
 from seqpack.text.tokenizer import Tokenizer
+
+from .conftest import Runs
 
 PAIR = {"instruction": "Greet.", "input": "", "chosen": "Hello there.", "rejected": "Go away, please."}
 TURNS = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}, {"from": "human", "value": "And now?"}]
@@ -154,3 +162,53 @@ def test_handlers_that_are_elsewhere_say_where(runs, write_jsonl, name, monkeypa
     with pytest.raises(ConfigError, match=name) as caught:
         PluginHost([]).handler(name)
     assert "chat-template" in caught.value.help or "pip install" in caught.value.help
+
+
+@pytest.fixture
+def mixed(write_jsonl, monkeypatch):
+    """Pairs of all fates, in many shards."""
+    monkeypatch.setattr(shards, "SHARD_BYTES", 300)
+    fates = [PAIR, PAIR | {"chosen": "Hello " * 50}, PAIR | {"rejected": 3}, PAIR | {"chosen": "half: \ud83d"}]
+    return write_jsonl([json.dumps(fates[n % 4] | {"n": n}) for n in range(24)])
+
+
+OPTIONS = {"seq_length": 60, "max_drop": 0.9}
+
+
+def files_of(runs) -> dict[str, bytes]:
+    """All files but the two that tell how they were made."""
+    return {name: data for name, data in runs.files().items() if "manifest" not in name and "resolved" not in name}
+
+
+@pytest.mark.parametrize("mode", [{}, {"compat": "mindspeed", "handler": "AlpacaStylePairwiseHandler"}])
+def test_workers_and_shares_do_not_show(runs, mixed, tmp_path, tokenizer_dir, mode):
+    if mode:  # MindSpeed-LLM stops at such a row
+        mixed.write_text(mixed.read_text().replace('"rejected": 3', '"rejected": "3"'))
+    one = runs.preprocess(mixed, **OPTIONS, **mode, workers=1)
+    assert one.ledger.dropped and one.ledger.mended and bool(one.ledger.rejected) == (not mode)
+    several, shares = Runs(tmp_path / "several", tokenizer_dir), Runs(tmp_path / "shares", tokenizer_dir)
+    assert several.preprocess(mixed, **OPTIONS, **mode, workers=3).ledger == one.ledger
+    for number in (1, 0):
+        left = shares.preprocess(mixed, **OPTIONS, **mode, workers=1, shard_index=number, num_shards=2)
+        assert isinstance(left, PartsResult)
+    merged = merge(MergeOptions(output_prefix=shares.folder / "out"))
+    assert merged.ledger == one.ledger and merged.manifest.inputs == one.manifest.inputs
+    assert files_of(runs) == files_of(several) == files_of(shares) and len(files_of(runs)) == 9
+
+
+def test_a_run_that_failed_goes_on(runs, mixed, monkeypatch):
+    text = mixed.read_text()
+    mixed.write_text(text + '{"broken\n')
+    with pytest.raises(DataError, match="not valid JSON"):
+        runs.preprocess(mixed, **OPTIONS, workers=1)
+    finished = {name for name in runs.files() if name.endswith("done.json")}
+    assert len(finished) > 5
+    mixed.write_text(text + json.dumps(PAIR) + "\n")
+    made = []
+    monkeypatch.setattr(
+        columns_module, "make_column_part", lambda *args: made.append(args[2]) or make_column_part(*args)
+    )
+    result = runs.preprocess(mixed, **OPTIONS, workers=1)
+    assert 1 <= len(made) <= 2, "only what was missing"
+    assert result.ledger.rows == 25 and not [name for name in runs.files() if ".parts" in name]
+    assert runs.preprocess(mixed, **OPTIONS).is_unchanged

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
+from seqpack.core.types import IGNORE_INDEX, TokenizedSample, join_samples
+from seqpack.pipeline.sample_parts import digests_of
 
 from .conftest import Runs, samples
 
@@ -66,3 +70,18 @@ def test_text_is_compared_too(runs, write_jsonl):
     result = runs.preprocess(file, "y", handler="text", json_keys=["a", "b"], dedup="exact")
     assert result.manifest.num_rows == 2 and [text.documents for text in result.manifest.texts.values()] == [2, 2]
     result.ledger.check()
+
+
+SAMPLES = st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=4)
+
+
+@given(st.lists(SAMPLES, max_size=8))
+def test_digests_differ_where_tokens_or_labels_do(samples):
+    tokens = [[token for token, _ in sample] for sample in samples]
+    labels = [[token if train else IGNORE_INDEX for token, train in sample] for sample in samples]
+    batch = join_samples(
+        [TokenizedSample(np.int32(ids), np.int32(marks)) for ids, marks in zip(tokens, labels, strict=True)]
+    )
+    digests = digests_of(batch).tolist()
+    for first, digest in zip(samples, digests, strict=True):
+        assert [digest == other for other in digests] == [first == second for second in samples]

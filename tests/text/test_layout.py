@@ -13,7 +13,7 @@ from seqpack.hooks.host import plugin_host
 from seqpack.options.data import TextOptions
 from seqpack.text.catalog import open_template
 from seqpack.text.encoder import SampleEncoder
-from seqpack.text.layout import Filled, Renderer, find_layout
+from seqpack.text.layout import Filled, Renderer, Spelled, find_layout
 from seqpack.text.plain import ControlText
 from seqpack.text.tokenizer import Tokenizer
 from tests.conftest import GOLDEN
@@ -47,6 +47,12 @@ def test_ids_and_labels_are_those_of_the_spans(name, samples):
     template, control = opened(name), ControlText(TOKENIZER)
     renderer, encoder = Renderer(template, control), SampleEncoder(TOKENIZER, control)
     usable = []
+    dialogues = [
+        (tuple(m.role for m in sample.messages), tuple(m.content for m in sample.messages)) for sample in samples
+    ]
+    for sample, filled in zip(samples, renderer.fill(dialogues), strict=True):
+        untouched = sample._replace(messages=tuple(message._replace(train=None) for message in sample.messages))
+        assert filled is None or (filled == renderer.render(untouched) and filled.sample == untouched)
     for sample in samples:
         try:
             usable.append((sample, renderer.render(sample)))
@@ -59,13 +65,33 @@ def test_ids_and_labels_are_those_of_the_spans(name, samples):
     assert np.array_equal(fast.input_ids, slow.input_ids) and np.array_equal(fast.labels, slow.labels)
 
 
+def test_rendered_samples_know_what_they_are_of():
+    renderer = Renderer(opened("qwen"), ControlText(TOKENIZER))
+    sample = Sample((Message("system", "Be brief."), Message("user", "Hi", False), Message("assistant", "Ho", True)))
+    assert renderer.render(sample).sample == sample and renderer.render(sample).num_characters == 13
+    spelled = renderer.render(sample._replace(tools='[{"name": "f"}]'))
+    assert spelled.sample == sample._replace(tools='[{"name": "f"}]') and spelled.num_characters == 13
+
+
+def test_usual_dialogues_take_the_short_way():
+    renderer = Renderer(opened("qwen"), ControlText(TOKENIZER))
+    roles = ("user", "assistant")
+    usual, control, empty = (roles, ("Hi", "Ho")), (roles, ("<|im_end|>", "Ho")), (roles, ("", "Ho"))
+    filled, *others = renderer.fill([usual, control, None, empty, (("assistant", "user"), ("Hi", "Ho"))])
+    assert filled is not None and filled.contents == ("Hi", "Ho") and others == [None] * 4
+    assert renderer.fill([]) == []
+    assert Renderer(opened("qwen"), None).fill([control]) != [None], "control tokens are allowed"
+
+
 def test_usual_samples_take_the_short_way():
     renderer = Renderer(opened("qwen"), ControlText(TOKENIZER))
     usual = Sample((Message("user", "Hi"), Message("assistant", "Hello")))
     assert isinstance(renderer.render(usual), Filled)
-    assert isinstance(renderer.render(usual._replace(tools='[{"name": "f"}]')), list)
+    assert isinstance(renderer.render(usual._replace(tools='[{"name": "f"}]')), Spelled)
     control = Sample((Message("user", "<|im_end|>"), Message("assistant", "Hello")))
-    assert isinstance(renderer.render(control), list), "text that looks like a control token is kept as text by spans"
+    assert isinstance(renderer.render(control), Spelled), (
+        "text that looks like a control token is kept as text by spans"
+    )
 
 
 def test_no_layout_where_the_text_decides():

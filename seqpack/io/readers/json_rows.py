@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 
 from seqpack.core.errors import DataError
+from seqpack.core.types import running_sum
 from seqpack.io.readers import streams
 from seqpack.io.readers.record import Part, Record, mended
-from seqpack.io.readers.streams import byte_lines, decode_line, text_chunks
+from seqpack.io.readers.streams import decode_line, line_blocks, text_chunks
 
 SPACE = " \t\r\n"
 
@@ -32,17 +36,32 @@ def read_json_lines(
 
     ``wanted`` is asked about the number of each line that is not blank, and those it declines are not parsed.
     """
-    for number, line in byte_lines(path, part):
-        if wanted is not None and (line.isspace() or not wanted(number)):
+    return chain.from_iterable(read_json_blocks(path, part, wanted=wanted))
+
+
+def read_json_blocks(
+    path: Path, part: Part | None = None, *, wanted: Callable[[int], bool] | None = None
+) -> Iterator[list[Record]]:
+    """As ``read_json_lines``, as many records at a time as one read of the file brings."""
+    for first, lines in line_blocks(path, part):
+        numbers: Sequence[int] = range(first, first + len(lines))
+        if wanted is not None:
+            pairs = zip(numbers, lines, strict=True)
+            asked = [(number, line) for number, line in pairs if not line.isspace() and wanted(number)]
+            numbers, lines = [number for number, _ in asked], [line for _, line in asked]
+        values = _certain_values(lines)
+        if None not in values:
+            yield list(map(Record, repeat(path), numbers, values))
             continue
+        block: list[Record] = []
         try:
-            value = orjson.loads(line)
-        except orjson.JSONDecodeError:  # a blank line, half a surrogate pair, NaN, or indeed not JSON
-            value = None
-        if type(value) is dict and _is_certain(value, line):
-            yield Record(path, number, value)
-        else:
-            yield from _read_line(path, number, decode_line(path, number, line))
+            for number, line, value in zip(numbers, lines, values, strict=True):
+                if value is not None:
+                    block.append(Record(path, number, value))
+                else:
+                    block += _read_line(path, number, decode_line(path, number, line))
+        finally:
+            yield block  # also the rows before one that cannot be read
 
 
 def _read_line(path: Path, number: int, line: str) -> Iterator[Record]:
@@ -57,20 +76,62 @@ def _read_line(path: Path, number: int, line: str) -> Iterator[Record]:
     yield Record(path, number, value, num_mended)
 
 
-def _is_certain(value: dict[str, Any], line: bytes) -> bool:
-    """Whether the fast parser cannot have lost anything: it keeps one of two equal keys, and rounds long integers.
+def _certain_values(lines: Sequence[bytes]) -> list[dict[str, Any] | None]:
+    """The objects that the lines are, by the fast parser; None where it may have lost something, or refuses the line.
 
-    Every key is followed by ``":``, or by blanks and a colon, and inside of texts no quote stands without a backslash.
-    So as many ``":`` as keys, and no blank before a colon, mean that no key came twice.
+    It keeps one of two equal keys, and rounds long integers. Every key is followed by ``":``, or by blanks and a colon,
+    and inside of texts no quote stands without a backslash. So as many ``":`` as keys, and no blank before a colon,
+    mean that no key came twice.
     """
-    count: float = line.count(b'":')
-    if count != len(value) or not _SIMPLE.issuperset(map(type, value.values())):
-        count -= _num_keys(value) - len(value)  # 0 or less where the short way was open
-    return count == len(value) and b'" :' not in line and b'"\t:' not in line
+    try:
+        values = list(map(orjson.loads, lines))
+    except orjson.JSONDecodeError:  # a blank line, half a surrogate pair, NaN, or indeed not JSON
+        values = list(map(_loads, lines))
+    are_objects = {dict}.issuperset(map(type, values))
+    are_simple = are_objects and _SIMPLE.issuperset(map(type, chain.from_iterable(map(dict.values, values))))
+    expected = list(map(len if are_simple else _num_known_keys, values))
+    found = _num_marks(lines)
+    if are_objects and found == expected:
+        return values
+    return [
+        value if type(value) is dict and count == number else None
+        for value, count, number in zip(values, found, expected, strict=True)
+    ]
+
+
+def _num_marks(lines: Sequence[bytes]) -> list[int]:
+    """How often ``":`` stands in each line; -1 if blanks may stand between a quote and a colon there."""
+    text = np.frombuffer(b"".join(lines), np.uint8)
+    ends = running_sum(np.fromiter(map(len, lines), np.int64, len(lines)))
+    before, is_colon = text[:-1], text[1:] == ord(":")
+    counts: list[int] = np.diff(np.searchsorted(np.flatnonzero(is_colon & (before == ord('"'))), ends)).tolist()
+    # \n ends a line, and all other blanks of JSON are below the space
+    for place in np.flatnonzero(is_colon & (before <= ord(" "))):
+        line = int(np.searchsorted(ends, place, side="right")) - 1
+        if _BLANK_KEY.search(lines[line]):
+            counts[line] = -1
+    return counts
+
+
+_BLANK_KEY = re.compile(rb'"[ \t\r]+:')
+
+
+def _loads(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
 
 
 _SIMPLE = frozenset({str, int, bool, type(None)})
 """Types of values that hold no keys and no rounded number."""
+
+
+def _num_known_keys(value: Any) -> float:
+    try:
+        return _num_keys(value)
+    except RecursionError:  # the slow parser goes deeper
+        return math.inf
 
 
 def _num_keys(value: Any) -> float:

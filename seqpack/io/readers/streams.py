@@ -9,7 +9,6 @@ import io
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
 
 from seqpack.core.errors import DataError
 from seqpack.io.readers.record import Part
@@ -18,6 +17,8 @@ MAX_ROW_BYTES = 256 << 20
 """Longer lines and elements are refused: a file without line ends must not fill the memory."""
 
 CHUNK_BYTES = 1 << 18
+BLOCK_BYTES = 1 << 17
+"""Of lines that are parsed together; the values of JSON take some ten times as much."""
 
 
 def unreadable(path: Path, after: str, error: BaseException | str) -> DataError:
@@ -70,16 +71,40 @@ def _decode(decoder: codecs.IncrementalDecoder, chunk: bytes, path: Path, line: 
 
 def byte_lines(path: Path, part: Part | None = None) -> Iterator[tuple[int, bytes]]:
     """As ``text_lines``, before decoding."""
+    for number, lines in line_blocks(path, part):
+        yield from enumerate(lines, number)
+
+
+def line_blocks(path: Path, part: Part | None = None) -> Iterator[tuple[int, list[bytes]]]:
+    """As ``byte_lines``, as many lines at a time as one read of the file brings, with the number of the first."""
     part = part or Part()
-    number, place = part.first_line - 1, part.start
-    with _stream(path, lambda: f"line {number}") as stream:
+    number, place = part.first_line, part.start
+    held: list[bytes] = []  # the beginning of a line of which more is to come
+    with _stream(path, lambda: f"line {number - 1}") as stream:
         if part.start:
             stream.seek(part.start)
-        while (part.end is None or place < part.end) and (line := stream.readline(MAX_ROW_BYTES + 1)):
-            number, place = number + 1, place + len(line)
-            if len(line) > MAX_ROW_BYTES:
+        while block := stream.read1(BLOCK_BYTES if part.end is None else min(BLOCK_BYTES, part.end - place)):
+            place += len(block)
+            end = block.rfind(b"\n") + 1
+            if end:
+                lines = io.BytesIO(b"".join([*held, block[:end]])).readlines()
+                yield number, _short_ones(lines, path, number)
+                number += len(lines)
+                held = []
+            held.append(block[end:])
+            if sum(map(len, held)) > MAX_ROW_BYTES:
                 raise too_long(path, number)
-            yield number, line
+        if rest := b"".join(held):
+            yield number, _short_ones([rest], path, number)
+
+
+def _short_ones(lines: list[bytes], path: Path, number: int) -> list[bytes]:
+    """The lines, of which ``number`` is the first; DataError if one of them is too long."""
+    for length in map(len, lines):
+        if length > MAX_ROW_BYTES:
+            raise too_long(path, number)
+        number += 1
+    return lines
 
 
 def too_long(path: Path, line: int) -> DataError:
@@ -101,7 +126,7 @@ def _not_utf8(path: Path, line: int, start: bytes, error: UnicodeDecodeError) ->
 
 
 @contextlib.contextmanager
-def _stream(path: Path, where: Callable[[], str]) -> Iterator[IO[bytes]]:
+def _stream(path: Path, where: Callable[[], str]) -> Iterator[io.BufferedReader]:
     """The bytes of a file, decompressed; ``where()`` says how far reading has come, for the error message."""
     try:
         with OPENERS.get(path.suffix.lower(), _open_plain)(path) as stream:
@@ -110,17 +135,17 @@ def _stream(path: Path, where: Callable[[], str]) -> Iterator[IO[bytes]]:
         raise unreadable(path, where(), error) from error
 
 
-def _open_plain(path: Path) -> IO[bytes]:
+def _open_plain(path: Path) -> io.BufferedReader:
     return path.open("rb")
 
 
-def _open_gzip(path: Path) -> IO[bytes]:
+def _open_gzip(path: Path) -> io.BufferedReader:
     _check_not_empty(path)
     # wrapped once more, since GzipFile's own readline is Python code
     return io.BufferedReader(gzip.GzipFile(path), CHUNK_BYTES)
 
 
-def _open_zstd(path: Path) -> IO[bytes]:
+def _open_zstd(path: Path) -> io.BufferedReader:
     import pyarrow as pa
 
     _check_not_empty(path)
@@ -133,5 +158,5 @@ def _check_not_empty(path: Path) -> None:
         raise EOFError("the file has no bytes at all, it was not written to its end")
 
 
-OPENERS: dict[str, Callable[[Path], IO[bytes]]] = {".gz": _open_gzip, ".zst": _open_zstd}
+OPENERS: dict[str, Callable[[Path], io.BufferedReader]] = {".gz": _open_gzip, ".zst": _open_zstd}
 """How the bytes of a compressed file are read; the keys are endings of its name."""

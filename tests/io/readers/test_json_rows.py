@@ -79,6 +79,12 @@ def test_an_element_longer_than_a_chunk(write):
     assert values(write(json.dumps(rows), "x.json")) == rows
 
 
+@pytest.mark.parametrize("depth", [300, 900])
+def test_a_line_may_be_nested_deeply(write, depth):
+    (record,) = read_records(write(b'{"a": ' + b"[" * depth + b"]" * depth + b"}\n", "x.jsonl"))
+    assert str(record.value["a"]).count("[") == depth
+
+
 def test_a_line_of_fifty_megabytes(write):
     path = write(b'{"a": "' + b"x" * 50_000_000 + b'"}\n{"a": 2}\n', "x.jsonl")
     first, second = read_records(path)
@@ -106,6 +112,7 @@ BROKEN = {
     "deep with an escape": (b"[" * 5000 + b'"\\ud83d"' + b"]" * 5000, "nested too deeply"),
     "huge number": (b'{"a": ' + b"9" * 5000 + b"}", "digits"),
     "duplicate key": (b'{"a": {"b": 1, "c": 2, "b": 1}}', "the key 'b' stands twice"),
+    "duplicate key behind blanks": (b'{"a" \t : 1, "a": 2}', "the key 'a' stands twice"),
     "NUL bytes": (b"\0\0\0\0", "NUL bytes, which a crash"),
     "NUL in a text": (b'{"a": "b\0c"}', "Invalid control character.*NUL bytes"),
     "bad escape": (b'{"a": "\\x"}', "escape"),
