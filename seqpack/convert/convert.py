@@ -17,6 +17,7 @@ from seqpack.convert.dims import read_rope
 from seqpack.convert.dtypes import DType
 from seqpack.convert.huggingface import CONFIG, copy_small_files, set_dtype
 from seqpack.convert.layouts import TRACKER, Draft, iteration_folder, tracker_text
+from seqpack.convert.native import newest_step, open_native
 from seqpack.convert.output import huggingface_target as output_directory
 from seqpack.convert.output import refuse_existing, write_manifest, written_aside
 from seqpack.convert.plan import Held, Plan, make_plan
@@ -99,13 +100,15 @@ def open_source(request: Request) -> Source:
             f"{'a Megatron checkpoint' if found else 'no Megatron checkpoint'}",
             help="leave the flag out, or name the right directory with --load-dir",
         )
+    small_files = [options.hf_dir] if options.hf_dir is not None else []
+    if not found and not (folder / CONFIG).is_file() and (step := newest_step(folder)) is not None:
+        return open_native(step, small_files)
     if not found and options.to_megatron:
         return open_huggingface(folder, weights_may_be_absent=options.dry_run)
     if not found and (folder / CONFIG).is_file():
         raise ConfigError(
             "SP413", f"{folder} is a Hugging Face model already", help="write the other layout with --to mcore"
         )
-    small_files = [options.hf_dir] if options.hf_dir is not None else []
     # MindSpeed-LLM's users name the original model directory as --save-dir, for this very purpose
     fallback = [] if options.to_megatron else [options.output]
     return open_megatron(folder, small_files, fallback, need_config=not options.to_megatron)
@@ -250,7 +253,7 @@ def _report(
         seconds=0.0,
         verified=False,
         notes=(*source.notes, *_notes(source, target)),
-        source_split=str(source.form.split) if source.form else "",
+        source_split=str(source.form.split) if source.form else source.label,
         split=str(target.form.split) if target.form else "",
         is_dry_run=request.options.dry_run,
         unchecked="" if source.has_weights else f"{source.root} has no weights: they were planned from {CONFIG}",

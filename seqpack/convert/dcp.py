@@ -149,6 +149,8 @@ def _metadata(found: _Fields) -> Metadata:
             continue
         dtype = described.state["properties"].state[0]
         boxes = [Box(chunk.state["offsets"], chunk.state["sizes"]) for chunk in described.state["chunks"]]
+        # a rank that has nothing of a tensor may have written that
+        boxes = [box for box in boxes if all(box.sizes)]
         metadata.tensors[name] = StoredTensor(
             described.state["size"],
             BY_TORCH.get(dtype.name) if isinstance(dtype, TorchDType) else None,

@@ -206,12 +206,7 @@ class StoredChunks:
         metadata = read_metadata(folder / METADATA)
         states = [match[1] for name in (*metadata.tensors, *metadata.blobs) if (match := _STATE.match(name))]
         parameters = {name: tensor for name, tensor in metadata.tensors.items() if not _STATE.match(name)}
-        _check_files(folder, parameters)
-        places = {
-            chunk_key(name, box): _chunk_place(folder, name, tensor, box, stream)
-            for name, tensor in parameters.items()
-            for box, stream in tensor.parts.items()
-        }
+        places = chunk_places(folder, parameters)
         args = common.get("args")
         left_out = tuple(name for name in TRAINING_STATE if name in states or common.get(name))
         return cls(folder, places, _without_ranks(args), left_out, parameters)
@@ -235,18 +230,7 @@ class StoredChunks:
             if stored is None:
                 tensors.append(Tensor(Key("", stack.name), stack.shape, ()))
                 continue
-            if stored.shape != stack.shape:
-                raise CheckpointError(
-                    "SP404",
-                    f"{self.folder}: {stack.name} is {list(stored.shape)} instead of {list(stack.shape)}",
-                    help="check that config.json belongs to these weights",
-                )
-            if not _are_inside(stored) or not stack.is_tiled(list(stored.parts)):
-                raise CheckpointError(
-                    "SP401",
-                    f"{self.folder}: the chunks of {stack.name} do not make the whole of it",
-                    help="save the checkpoint again; that of a single rank is not enough",
-                )
+            check_whole(self.folder, stack, stored)
             tensors += [stack.tensor(box) for box in stored.parts]
         return tensors
 
@@ -298,6 +282,16 @@ def _without_ranks(args: Any) -> Namespace | None:
     return Namespace(**{name: value for name, value in vars(args).items() if name not in _SIZES_OF_RANKS})
 
 
+def chunk_places(folder: Path, parameters: Mapping[str, StoredTensor]) -> dict[Key, Place]:
+    """Where every chunk lies; CheckpointError SP401 if a file is missing, cut short or damaged."""
+    _check_files(folder, parameters)
+    return {
+        chunk_key(name, box): _chunk_place(folder, name, tensor, box, stream)
+        for name, tensor in parameters.items()
+        for box, stream in tensor.parts.items()
+    }
+
+
 def _check_files(folder: Path, parameters: Mapping[str, StoredTensor]) -> None:
     """CheckpointError SP401 if a file with weights is missing or ends before it should."""
     ends: dict[str, int] = {}
@@ -326,6 +320,22 @@ def _chunk_place(folder: Path, name: str, tensor: StoredTensor, box: Box, stream
             "SP401", f"{name} in {path} is not what {METADATA} says", help="files of two checkpoints are mixed"
         )
     return place
+
+
+def check_whole(folder: Path, stack: Stack, stored: StoredTensor) -> None:
+    """CheckpointError SP404 for another shape than the model's, SP401 if the chunks are not all of a parameter."""
+    if stored.shape != stack.shape:
+        raise CheckpointError(
+            "SP404",
+            f"{folder}: {stack.name} is {list(stored.shape)} instead of {list(stack.shape)}",
+            help="check that config.json belongs to these weights",
+        )
+    if not _are_inside(stored) or not stack.is_tiled(list(stored.parts)):
+        raise CheckpointError(
+            "SP401",
+            f"{folder}: the chunks of {stack.name} do not make the whole of it",
+            help="save the checkpoint again; that of a single rank is not enough",
+        )
 
 
 def _are_inside(tensor: StoredTensor) -> bool:

@@ -50,6 +50,8 @@ class Source:
     args: Namespace | None = None
     find: Find | None = None
     has_weights: bool = True
+    label: str = ""
+    """What it is, if neither a Hugging Face directory nor a Megatron checkpoint."""
 
     @property
     def is_megatron(self) -> bool:

@@ -29,7 +29,8 @@ class Holding:
     """One whole copy of a Hugging Face tensor: by its rows, the shard each lies in and the row there.
 
     ``shards`` are stored tensors. ``in_columns``: each shard has all rows and some of the columns. ``transposed``: rows
-    lie as columns, from row ``first_row`` of the stored matrix on.
+    lie as columns, from row ``first_row`` of the stored matrix on. ``strips``: instead of that, columns lie apart; each
+    strip begins at one of them and is a holding of its own.
     """
 
     shards: tuple[Key, ...]
@@ -38,6 +39,7 @@ class Holding:
     in_columns: bool = False
     transposed: bool = False
     first_row: int = 0
+    strips: tuple[tuple[int, Holding], ...] = ()
 
 
 Find = Callable[[str], Sequence[Holding]]
@@ -89,6 +91,11 @@ def read(holding: Holding, places: Mapping[Key, Place], first: int, into: NDArra
     """Fill ``into`` with rows ``first`` and on of a Hugging Face tensor, in full width, as bits of its type."""
     rows, columns = into.shape
     staging = Staging()
+    if holding.strips:
+        ends = [*(first_column for first_column, _ in holding.strips[1:]), columns]
+        for (start, strip), end in zip(holding.strips, ends, strict=True):
+            read(strip, places, first, into[:, start:end], files)
+        return
     if holding.in_columns:
         width = columns // len(holding.shards)
         for number, key in enumerate(holding.shards):

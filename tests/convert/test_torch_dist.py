@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -29,7 +30,11 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from seqpack.convert import dist_layout, stacks
 from seqpack.convert.convert import convert_weights
-from seqpack.convert.dcp import Metadata, read_metadata, write_metadata
+from seqpack.convert.dcp import Box, Metadata, read_metadata, write_metadata
+from seqpack.convert.dist_find import holding
+from seqpack.convert.families import Join
+from seqpack.convert.mcore import Parameter
+from seqpack.convert.tensors import Piece
 from seqpack.core.errors import CheckpointError, ConfigError, SeqpackError
 
 from .conftest import SIZES, make_model, options, same_bytes, tree
@@ -412,3 +417,27 @@ def test_verification_looks_into_the_files(llama: Path, tmp_path: Path, monkeypa
     with pytest.raises(CheckpointError) as caught:
         convert_weights(options(llama, "mcore", tmp_path / "out", ckpt_format="torch_dist"))
     assert (caught.value.code, tree(tmp_path)) == ("SP408", before)
+
+
+def test_pieces_that_are_neither_rows_nor_columns_cannot_be_verified() -> None:
+    strips = (Piece("a", 0, 0, 2, 4, 0, 0),)
+    stack = stacks.Stack("b", (), {(): Parameter(Join.COPY, strips, 2, 4, is_vector=False)})
+    boxes = [Box((0, 0), (1, 4)), Box((1, 0), (1, 2)), Box((1, 2), (1, 2))]
+    assert stack.is_tiled(boxes)
+    with pytest.raises(ConfigError, match="rows and columns") as caught:
+        holding(stack, boxes, (), np.arange(2))
+    assert caught.value.code == "SP406"
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [Box((0, 0), (1, 4))],
+        [Box((0, 0), (2, 4)), Box((1, 0), (1, 4))],
+        [Box((0, 0), (2, 2)), Box((0, 1), (2, 2))],
+    ],
+)
+def test_chunks_that_are_not_the_whole(boxes: list[Box]) -> None:
+    strips = (Piece("a", 0, 0, 2, 4, 0, 0),)
+    stack = stacks.Stack("b", (), {(): Parameter(Join.COPY, strips, 2, 4, is_vector=False)})
+    assert not stack.is_tiled(boxes)
