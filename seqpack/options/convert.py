@@ -26,7 +26,7 @@ class ConvertOptions:
     """Weights"""
 
     source: Path = option(
-        help="Hugging Face model directory, or Megatron checkpoint directory.",
+        help="Hugging Face model, Megatron checkpoint, or training run of ours (SAVE or SAVE/step-N).",
         flags=("--load-dir",),
         positional=True,
         metavar="SOURCE",

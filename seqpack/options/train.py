@@ -334,7 +334,9 @@ class RunOptions:
     eval_interval: int | None = option(
         None, "Steps between two evaluations on the validation part of --split; one more comes at the end.", min=1
     )
-    eval_iters: int | None = option(None, "Batches of --global-batch-size rows in an evaluation. Default: all.", min=1)
+    eval_iters: int | None = option(
+        None, "Batches of --global-batch-size rows in an evaluation; 0 evaluates nothing. Default: all.", min=0
+    )
     save_format: Literal["hf", "mcore", "native"] = option(
         "hf",
         "What the run leaves in the end: a Hugging Face directory (SAVE/model); a Megatron checkpoint split as the run "
