@@ -23,8 +23,9 @@ class CheckpointSource:
     CheckpointError SP401 to SP411 if the checkpoint is not whole, not of its config, or its ranks disagree.
     """
 
-    def __init__(self, checkpoint: Path) -> None:
-        source = open_megatron(checkpoint, [], need_config=True)
+    def __init__(self, checkpoint: Path, directory: Path) -> None:
+        """``directory`` has the model's config.json."""
+        source = open_megatron(checkpoint, [directory], need_config=True)
         compare_repeats(make_plan(source.tensors, huggingface_tensors(source.model)), source, no_progress)
         assert source.find is not None
         self._find, self._places = source.find, source.places

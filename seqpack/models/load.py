@@ -97,11 +97,14 @@ def resolve_model(
     name: str,
     *,
     random_init: bool = False,
+    config_dir: Path | None = None,
     vocab_size: int,
     eos_token_id: int | None = None,
     pad_token_id: int | None = None,
 ) -> ModelSpec:
     """Read and check the configuration behind ``--model``; the token numbers are those of the data set.
+
+    ``config_dir`` may have the config of a Megatron checkpoint that does not hold its own.
 
     Raises ``ConfigError`` SP206 (no usable directory), SP202 (family or setting without support), SP207 (vocabulary).
     """
@@ -111,7 +114,7 @@ def resolve_model(
         return ModelSpec(name, _preset_config(family, **tokens), None, random_weights=True)
     directory, checkpoint = Path(name), None
     if not (directory / CONFIG).is_file() and is_megatron(directory):
-        directory, checkpoint = _small_files(directory), directory
+        directory, checkpoint = _small_files(directory, config_dir), directory
     config = _read_config(directory)
     _check_attention(name, config)
     if config.vocab_size < vocab_size:
@@ -133,15 +136,16 @@ def build_model(spec: ModelSpec, *, dtype: torch.dtype, backend: DeviceBackend, 
     return model
 
 
-def _small_files(checkpoint: Path) -> Path:
-    """Config and tokenizer inside a Megatron checkpoint; ConfigError SP206 if they are not there."""
+def _small_files(checkpoint: Path, config_dir: Path | None) -> Path:
+    """Where config and tokenizer of a Megatron checkpoint are; ConfigError SP206 if they are nowhere."""
     folder = small_files_inside(checkpoint)
     if not (folder / CONFIG).is_file():
+        if config_dir is not None and (config_dir / CONFIG).is_file():
+            return config_dir
         raise ConfigError(
             "SP206",
             f"--model {checkpoint} is a Megatron checkpoint without {SMALL_FILES_FOLDER}/{CONFIG}",
-            help=f"copy config and tokenizer of the original model to {folder}, "
-            "or give its directory to seqpack convert with --hf-dir and train what that writes",
+            help="name the directory of the original model, with its config, as --tokenizer",
         )
     return folder
 

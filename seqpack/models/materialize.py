@@ -85,8 +85,8 @@ def _source(spec: ModelSpec, weights: Mapping[str, torch.Tensor], dtype: torch.d
     """Parts of files, of a Megatron checkpoint or of random numbers for the families we know, else the whole model."""
     if spec.model_type in FAMILIES and spec.random_weights:
         return RandomSource(empty_model(spec, dtype), dtype, seed)
-    if spec.checkpoint is not None:
-        return by_module(CheckpointSource(spec.checkpoint), spec.config)
+    if spec.checkpoint is not None and spec.directory is not None:
+        return by_module(CheckpointSource(spec.checkpoint, spec.directory), spec.config)
     if spec.model_type in FAMILIES and spec.directory is not None:
         files = file_source(spec.directory, spec.config)
         if not lacking(weights, files):

@@ -98,7 +98,8 @@ class ModelOptions:
     random_init: bool = option(False, "Start from random weights: only config.json of the model is used.")
     tokenizer: Path | None = option(
         None,
-        "Directory of the tokenizer to save with the model, if not the model's own.",
+        "Directory of the tokenizer to save with the model, if not the model's own; and of the config, for a Megatron "
+        "checkpoint that has no hf/config.json.",
         flags=("--tokenizer", "--tokenizer-name-or-path"),
     )
     dtype: Literal["float32", "bfloat16", "float64", "float16"] = option(

@@ -240,6 +240,7 @@ def prepare(
     spec = resolve_model(
         model.model,
         random_init=model.random_init,
+        config_dir=model.tokenizer,
         vocab_size=manifest.tokenizer.vocab_size,
         eos_token_id=manifest.tokenizer.eos_token_id,
         pad_token_id=manifest.tokenizer.pad_token_id,

@@ -53,7 +53,8 @@ def test_the_same_model(save_model: SaveModel, family: str, layout: str) -> None
 @pytest.mark.parametrize("layout", SPLITS)
 def test_parts(save_model: SaveModel, layout: str) -> None:
     directory = save_model("qwen2", tie_word_embeddings=True)
-    source, files = CheckpointSource(converted(directory, **SPLITS[layout])), FileSource(directory)
+    checkpoint = converted(directory, **SPLITS[layout])
+    source, files = CheckpointSource(checkpoint, checkpoint / "hf"), FileSource(directory)
     cases = {
         "model.embed_tokens.weight": (slice(90, 130), slice(3, 9)),
         "model.layers.1.self_attn.q_proj.weight": (slice(5, 20), slice(0, 32)),
@@ -89,15 +90,22 @@ def test_ranks_that_disagree(save_model: SaveModel) -> None:
     state["model"]["decoder.final_layernorm.weight"][2] += 1
     torch.save(state, path)
     with pytest.raises(SeqpackError) as caught:
-        CheckpointSource(checkpoint)
+        CheckpointSource(checkpoint, checkpoint / "hf")
     assert caught.value.code == "SP411"
 
 
 def test_a_checkpoint_without_a_config(save_model: SaveModel) -> None:
-    checkpoint = converted(save_model("llama"))
+    """It may be in the directory of the tokenizer: checkpoints of other programs hold none."""
+    directory = save_model("llama")
+    checkpoint = converted(directory)
     (checkpoint / "hf/config.json").unlink()
+    spec = resolve_model(str(checkpoint), vocab_size=VOCAB_SIZE, config_dir=directory)
+    assert (spec.directory, spec.checkpoint) == (directory, checkpoint)
+    found = build_model(spec, dtype=torch.float32, backend=select_device("cpu"))
+    wanted = FileSource(directory).read("model.norm.weight", (slice(0, 32),)).float()
+    assert torch.equal(found.model.norm.weight, wanted)
     for place in (checkpoint, checkpoint / "iter_0000001"):
         with pytest.raises(ConfigError, match=r"hf/config\.json") as caught:
             resolve_model(str(place), vocab_size=VOCAB_SIZE)
         assert caught.value.code == "SP206"
-        assert "--hf-dir" in str(caught.value.help)
+        assert "--tokenizer" in str(caught.value.help)
