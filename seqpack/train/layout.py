@@ -1,4 +1,4 @@
-"""Whether a model can be laid out on ranks as the options say; found out before any process starts."""
+"""Whether a model can be laid out on ranks as the options say; found out before any weight exists."""
 
 from __future__ import annotations
 
