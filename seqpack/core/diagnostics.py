@@ -546,10 +546,10 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     "SP601": Diagnostic(
         "the number of processes does not fit",
         "The degrees of parallelism multiply to the number of processes, and every rank is one of them.",
-        "Start another number of processes, or change --dp-replicate.",
+        "Start another number of processes, or change --dp-replicate, --cp, --tp, --pp or --ep.",
     ),
     "SP602": Diagnostic(
-        "this kind of parallelism is not there yet",
+        "adapters are not trained in this layout yet",
         "Adapters are trained by data and context parallel processes so far, not by ones that share the model.",
         "Leave one of the flags out: data parallel processes hold a part of each weight, too.",
     ),

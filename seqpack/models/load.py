@@ -40,6 +40,8 @@ VOCAB_MULTIPLE = 64
 
 # These stretch positions by the longest one in the row, so a sample's result would depend on its neighbours.
 ROPE_TYPES_OF_WHOLE_ROW = ("dynamic", "longrope")
+ATTENTION_DROPOUT = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
+"""What families call the share of attention that is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +205,8 @@ def _check_attention(name: str, config: Any) -> None:
         refused.append("more than text")
     if getattr(config, "quantization_config", None):
         refused.append("quantized weights")
-    if getattr(config, "attention_dropout", 0.0):
-        refused.append(f"attention_dropout {config.attention_dropout:g}")
+    dropout = ((name, getattr(config, name, None)) for name in ATTENTION_DROPOUT)
+    refused += [f"{name} {rate:g}" for name, rate in dropout if rate]
     refused += [f"rope type {kind!r}" for kind in _rope_types(config) if kind in ROPE_TYPES_OF_WHOLE_ROW]
     if refused:
         raise ConfigError(

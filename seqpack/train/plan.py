@@ -12,7 +12,7 @@ from seqpack.attention.registry import BUILTIN_BACKENDS
 from seqpack.core.errors import ConfigError
 from seqpack.models.compiling import check_compiler
 from seqpack.models.load import ModelSpec, resolve_model
-from seqpack.models.lora import LoraSettings
+from seqpack.models.lora import LoraSettings, find_targets
 from seqpack.models.self_check import self_check
 from seqpack.models.stages import PipelineCut
 from seqpack.options.context import ContextOptions
@@ -41,9 +41,9 @@ from seqpack.train.checks import (
 )
 from seqpack.train.context import attention_name, context_settings, make_planner, needs_parts, prices
 from seqpack.train.data import TrainData, open_data
-from seqpack.train.estimate import Workload, estimate_layout
+from seqpack.train.estimate import Workload, estimate_layout, outline_of
 from seqpack.train.flops import ModelFlops
-from seqpack.train.layout import cut_model
+from seqpack.train.layout import cut_model, refuse_idle_flags
 from seqpack.train.loader import BatchReader, RowSchedule
 from seqpack.train.loop import Evaluation
 from seqpack.train.loss import chunked_cross_entropy
@@ -203,7 +203,7 @@ class TrainPlan:
         if self.attention.on_request:
             notes.append(f"attention {self.attention.name} builds the whole mask: exact, and much slower than causal")
         if self.lora is not None:
-            targets = ", ".join(self.lora.targets) or "every matrix of the layers"
+            targets = ", ".join(self.lora.targets)
             notes.append(f"LoRA of rank {self.lora.rank}, alpha {self.lora.alpha:g}, beside {targets}")
         if self.evaluation is not None:
             rows = sum(len(rows) for step in self.evaluation.schedule for rows in step.micro_batches)
@@ -230,6 +230,8 @@ def prepare(
     Raises ``ConfigError``, ``DataError`` or ``DeviceError`` for the first thing that does not fit.
     """
     parallel_plan = _parallel(parallel or ParallelOptions(), ranks)
+    if run.resume is None:  # one that goes on in another layout keeps the flags of the one it had
+        refuse_idle_flags(parallel_plan, parallel or ParallelOptions(), context)
     check_output(run.save, overwrite=run.overwrite or run.resume is not None)
     dataset = open_data(data, end_token_id=_end_token(model, data))
     manifest = dataset.manifest
@@ -294,7 +296,7 @@ def prepare(
         ranks=ranks,
         parallel=parallel_plan,
         cut=cut,
-        lora=_lora(lora or LoraOptions()),
+        lora=_lora(lora or LoraOptions(), spec),
         context=make_planner(settings, context, spec, parallel_plan, backend, attention, DTYPE_BYTES[model.dtype])
         if settings is not None
         else None,
@@ -319,11 +321,13 @@ def _attention(
     return select_attention(name, BUILTIN_BACKENDS, needs)
 
 
-def _lora(options: LoraOptions) -> LoraSettings | None:
+def _lora(options: LoraOptions, spec: ModelSpec) -> LoraSettings | None:
+    """The settings with the matrices that get an adapter, all of which the model has."""
     if options.lora_r is None:
         return None
     alpha = 2.0 * options.lora_r if options.lora_alpha is None else options.lora_alpha
-    return LoraSettings(options.lora_r, alpha, options.lora_dropout, tuple(options.lora_target_modules))
+    targets = find_targets(outline_of(spec.config), options.lora_target_modules)
+    return LoraSettings(options.lora_r, alpha, options.lora_dropout, targets)
 
 
 def _parallel(options: ParallelOptions, ranks: Ranks) -> ParallelPlan:

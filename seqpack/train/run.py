@@ -230,6 +230,13 @@ def _facts(plan: TrainPlan) -> dict[str, Any]:
         "attention": plan.attention.name,
         "context parallelism": None if plan.context is None else asdict(plan.context.settings),
         "set of training options": asdict(plan.training),
+        "way to pad, to evaluate or to save": [
+            plan.data.pad_to,
+            plan.run.eval_interval,
+            plan.run.eval_iters,
+            plan.run.save_interval,
+            plan.run.async_save,
+        ],
         "checkpoint to go on from": None if plan.saved is None else plan.saved.step,
         "version of seqpack": seqpack.__version__,
         "version of torch": torch.__version__,
