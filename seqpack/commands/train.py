@@ -59,7 +59,7 @@ def train(
     if own_disks:
         refuse_checkpoints(run)
     if started is not None and not run.dry_run:
-        sys.exit(_launch(started, run))
+        sys.exit(_launch(started, run, parallel))
     # Before torch starts its threads: waiting ones must not spin, or a second busy process slows this one tenfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from seqpack.models.architecture import check_architecture
@@ -141,10 +141,12 @@ def _run(
         sys.exit(128 + stopped.signum)
 
 
-def _launch(nodes: Nodes, run: RunOptions) -> int:
-    """This command again, in several processes."""
+def _launch(nodes: Nodes, run: RunOptions, parallel: ParallelOptions) -> int:
+    """This command again, in several processes; SP601 before any of them if they cannot be shared out."""
+    from seqpack.runtime.parallel import ParallelPlan
     from seqpack.train.launch import launch
 
+    ParallelPlan.from_options(parallel, nodes.world_size)
     return launch(sys.argv[1:], nodes, run.save / "logs")
 
 

@@ -55,7 +55,7 @@ def verify(
     )
     started = nodes_to_start(nodes, parallel.nproc, os.environ)
     if started is not None:
-        sys.exit(_launch(started))
+        sys.exit(_launch(started, parallel))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in train
     from seqpack.models.architecture import check_architecture
     from seqpack.report.checks import check_screen, verdict
@@ -103,11 +103,13 @@ def _sources(plan: TrainPlan, most: int) -> list[CheckResult]:
     return found
 
 
-def _launch(nodes: Nodes) -> int:
+def _launch(nodes: Nodes, parallel: ParallelOptions) -> int:
     """This command again, in several processes; what the others say is shown if one of them fails."""
     import tempfile
 
+    from seqpack.runtime.parallel import ParallelPlan
     from seqpack.train.launch import launch
 
+    ParallelPlan.from_options(parallel, nodes.world_size)
     with tempfile.TemporaryDirectory(prefix="seqpack-verify-") as logs:
         return launch(sys.argv[1:], nodes, Path(logs))

@@ -10,6 +10,8 @@ from seqpack.core.errors import ConfigError
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
+    from seqpack.options.train import ParallelOptions
+
 AXES = ("pp", "dp_replicate", "dp_shard", "cp", "tp")
 """Of the one mesh, the slowest first: ranks that talk most are neighbours."""
 
@@ -70,6 +72,18 @@ class ParallelPlan:
                 help="start another number of processes, or change --ep",
             )
         return cls(dp_replicate, dp_shard, cp, tp, pp, ep)
+
+    @classmethod
+    def from_options(cls, options: ParallelOptions, world_size: int) -> ParallelPlan:
+        """The degrees that were asked for; SP601 as in ``of``."""
+        return cls.of(
+            world_size,
+            dp_replicate=options.dp_replicate,
+            cp=options.context_parallel_size,
+            tp=options.tensor_model_parallel_size,
+            pp=options.pipeline_model_parallel_size,
+            ep=options.expert_model_parallel_size,
+        )
 
     @property
     def world_size(self) -> int:

@@ -229,7 +229,7 @@ def prepare(
 
     Raises ``ConfigError``, ``DataError`` or ``DeviceError`` for the first thing that does not fit.
     """
-    parallel_plan = _parallel(parallel or ParallelOptions(), ranks)
+    parallel_plan = ParallelPlan.from_options(parallel or ParallelOptions(), ranks.size)
     if run.resume is None:  # one that goes on in another layout keeps the flags of the one it had
         refuse_idle_flags(parallel_plan, parallel or ParallelOptions(), context)
     check_output(run.save, overwrite=run.overwrite or run.resume is not None)
@@ -328,17 +328,6 @@ def _lora(options: LoraOptions, spec: ModelSpec) -> LoraSettings | None:
     alpha = 2.0 * options.lora_r if options.lora_alpha is None else options.lora_alpha
     targets = find_targets(outline_of(spec.config), options.lora_target_modules)
     return LoraSettings(options.lora_r, alpha, options.lora_dropout, targets)
-
-
-def _parallel(options: ParallelOptions, ranks: Ranks) -> ParallelPlan:
-    return ParallelPlan.of(
-        ranks.size,
-        dp_replicate=options.dp_replicate,
-        cp=options.context_parallel_size,
-        tp=options.tensor_model_parallel_size,
-        pp=options.pipeline_model_parallel_size,
-        ep=options.expert_model_parallel_size,
-    )
 
 
 def _end_token(model: ModelOptions, data: TrainDataOptions) -> int | None:

@@ -13,7 +13,7 @@ import pytest
 
 from seqpack.commands.packages import require_training_packages
 from seqpack.commands.train import train
-from seqpack.core.errors import DeviceError
+from seqpack.core.errors import ConfigError, DeviceError
 from seqpack.options.context import ContextOptions
 from seqpack.options.megatron import ArchitectureOptions, MegatronOptions, RefusedTrainOptions
 from seqpack.options.nodes import NodeOptions
@@ -97,6 +97,13 @@ def test_dry_run_prices_the_ways_to_share_rows(
     assert "auto takes it for" in table
     run(data, tmp_path / "run", dry_run=True, nproc=4)
     assert json.loads(capsys.readouterr().out)["context_parallel"] == []
+
+
+def test_processes_that_cannot_share_start_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seqpack.train.launch.launch", lambda *arguments: pytest.fail("processes were started"))
+    with pytest.raises(ConfigError, match="3 processes cannot be divided by --dp-replicate 1 x --cp 2") as raised:
+        run(tmp_path / "data", tmp_path / "run", nproc=3, cp=2)
+    assert raised.value.code == "SP601"
 
 
 def test_missing_packages_name_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
