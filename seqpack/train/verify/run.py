@@ -190,7 +190,7 @@ def _what_it_ran_on(plan: TrainPlan, options: VerifyOptions) -> dict[str, str]:
 
 
 def _notes(plan: TrainPlan, options: VerifyOptions) -> tuple[str, ...]:
-    notes = [plan.isolation.note]
+    notes = [plan.isolation.note, *plan.kernels.notes]
     if plan.isolation.mask is MaskMode.CAUSAL and plan.dataset.manifest.packed:
         notes.append("so no sample is kept from those before it in its pack; whole packs are what is compared")
     if not options.full_size:
