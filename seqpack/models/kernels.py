@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 
 from seqpack.core.errors import ConfigError
-from seqpack.models.expert_parallel import num_experts
+from seqpack.models.expert_parallel import has_experts
 from seqpack.models.kernel_modules import Kernels, Part, replace_parts
 from seqpack.models.roles import FAMILIES
 from seqpack.models.self_check import Terms, packed_difference
@@ -84,15 +84,16 @@ def choose_kernels(
     if name == "none":
         return ChosenKernels()
     candidates = [each for each in sets or KERNEL_SETS if name in ("auto", each.name)]
-    reasons = []
+    reasons = {}
     for candidate in candidates:
         found = _tried(candidate, config, device, dtype, attention, head_loss, split_backward)
         if isinstance(found, ChosenKernels):
             return found
-        reasons.append(f"{candidate.name} {found}")
+        reasons[candidate.name] = found
     if name != "auto":
-        _refuse(name, reasons[0])
-    return ChosenKernels(notes=(f"--kernels auto found none to use: {'; '.join(reasons)}",))
+        _refuse(name, reasons[name])
+    seen = "; ".join(f"{tried} {reason}" for tried, reason in reasons.items())
+    return ChosenKernels(notes=(f"--kernels auto found none to use: {seen}",))
 
 
 def _tried(
@@ -137,7 +138,7 @@ def _terms(config: Any, device: torch.device, dtype: torch.dtype) -> Iterator[Te
     Not so for experts in bfloat16: rounding may send a token to another expert, which says nothing about the kernels.
     """
     widest = torch.float64 if device.type == "cpu" else torch.float32
-    rounds_away = dtype is torch.bfloat16 and num_experts(config)
+    rounds_away = dtype is torch.bfloat16 and has_experts(config)
     for each in dict.fromkeys((widest, widest if rounds_away else dtype)):
         yield Terms(device, each, TOLERANCES[each])
 

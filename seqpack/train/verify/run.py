@@ -15,6 +15,7 @@ import torch
 from seqpack.core.check_result import CheckResult
 from seqpack.core.errors import ConfigError
 from seqpack.core.types import MaskMode
+from seqpack.models.expert_parallel import has_experts
 from seqpack.models.load import ModelSpec
 from seqpack.models.self_check import tiny_model
 from seqpack.models.whole import quiet_transformers
@@ -143,7 +144,7 @@ def _checks(plan: TrainPlan, options: VerifyOptions) -> Iterator[CheckResult]:
     yield checks.check_labels(probe, micro_batches)
     yield checks.check_padding(probe, micro_batches)
     yield checks.check_isolation(
-        probe, micro_batches, describe, most=options.samples, exact=not _has_experts(plan.model.config)
+        probe, micro_batches, describe, most=options.samples, exact=not has_experts(plan.model.config)
     )
     reference = Reference.load(plan.model, dtype, plan.backend)
     yield checks.check_hidden(probe, reference, micro_batches, describe, dtype)
@@ -173,10 +174,6 @@ def _step_size(plan: TrainPlan, num_rows: int) -> int:
 
 def _split(rows: NDArray[np.int64], size: int) -> Sequence[NDArray[np.int64]]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
-
-
-def _has_experts(config: object) -> bool:
-    return any(getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
 
 
 def _what_it_ran_on(plan: TrainPlan, options: VerifyOptions) -> dict[str, str]:
