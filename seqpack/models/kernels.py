@@ -7,6 +7,7 @@ only in the parts that the copy had.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -121,6 +122,9 @@ def _tried(
         nonlocal parts
         parts = replace_parts(model, kernels, candidate.parts)
 
+    # The router loss belongs to a micro-batch, not to its samples, and no kernel takes part in it.
+    config = copy.deepcopy(config)
+    config.output_router_logits = False
     for terms in _terms(config, device, dtype):
         if reason := packed_difference(config, attention, head_loss, terms=terms, change=change):
             numbers = str(terms.dtype).removeprefix("torch.")
