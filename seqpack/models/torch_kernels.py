@@ -2,7 +2,8 @@
 
 Forward and backward of 2,048 tokens on one CPU core took 0.55 (RMSNorm) and 0.43 (rotation) of the time of the layers
 of transformers in float32, and 0.9 and 0.5 in bfloat16. ``torch.nn.functional.rms_norm`` took 0.83 and 1.1; SwiGLU
-gains nothing that way and is left as it is.
+gains nothing that way and is left as it is. A whole step of 1,024 tokens through 6 layers of width 384
+took 0.97 and 0.95.
 """
 
 from __future__ import annotations
