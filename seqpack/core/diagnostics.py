@@ -382,6 +382,12 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         "the copy could not be built, or the model has no weights.",
         "The message says which; choose the other one.",
     ),
+    "SP213": Diagnostic(
+        "kernels that cannot be used",
+        "--kernels replaces RMSNorm, rotation or SwiGLU only on devices that the set is for, in families whose modules "
+        "are known, and after a tiny random copy of the model gave the same logits and gradients with and without it.",
+        "Leave --kernels out, or choose auto: results are the same without.",
+    ),
     "SP230": Diagnostic(
         "flags describe another model",
         "Flags such as --num-layers and --hidden-size, which Megatron builds a model from, are compared with "

@@ -27,6 +27,11 @@ AXIS = "ep"
 WEIGHTS = ("gate_up_proj", "down_proj")
 
 
+def has_experts(config: Any) -> bool:
+    """Whether some layer is a mixture of experts, in whatever family."""
+    return any(getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
+
+
 def num_experts(config: Any) -> int | None:
     """Experts of the layers that have some; None for a model without."""
     if Role.ROUTER not in ROLES.get(config.model_type, {}):

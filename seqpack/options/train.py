@@ -159,6 +159,11 @@ class TrainOptions:
     compile: bool = option(
         False, "Have torch compile the layers: the first step takes a minute longer, the others less.", negation=False
     )
+    kernels: Literal["none", "auto", "torch", "liger", "npu"] = option(
+        "none",
+        "Faster RMSNorm, rotation and SwiGLU, if a tiny copy of the model gives the same with them: torch (CPU), liger "
+        "(CUDA) and npu (Ascend), both of which have not been run yet; auto takes the first that can be used.",
+    )
     clip_grad: float = option(1.0, "Largest norm of all gradients together; 0 does not clip.", min=0)
 
     def __post_init__(self) -> None:

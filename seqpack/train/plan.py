@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
+import torch
+
 from seqpack.attention.contract import AttentionBackend, AttentionNeeds, select_attention
 from seqpack.attention.cpu import cpu_flash_attention
+from seqpack.attention.reference import reference_attention
 from seqpack.attention.registry import BUILTIN_BACKENDS
 from seqpack.core.errors import ConfigError
 from seqpack.models.compiling import check_compiler
+from seqpack.models.kernels import ChosenKernels, choose_kernels
 from seqpack.models.load import ModelSpec, resolve_model
 from seqpack.models.lora import LoraSettings, find_targets
 from seqpack.models.self_check import self_check
@@ -87,6 +91,7 @@ class TrainPlan:
     parallel: ParallelPlan
     cut: PipelineCut | None
     lora: LoraSettings | None
+    kernels: ChosenKernels = ChosenKernels()  # noqa: RUF009 - frozen
     context: Planner | None = None
 
     @property
@@ -190,7 +195,7 @@ class TrainPlan:
         return self.model.num_parameters() * (kept if self.lora else full) // shards
 
     def _notes(self) -> tuple[str, ...]:
-        notes = [self.isolation.note, *self.dataset.notes]
+        notes = [self.isolation.note, *self.dataset.notes, *self.kernels.notes]
         if self.run.resume is not None:
             notes.append(f"goes on from {self.saved.path}" if self.saved else "no checkpoint yet: from the first step")
         if not self.model.tested:
@@ -268,6 +273,7 @@ def prepare(
         check_export(spec.config, megatron_options(parallel_plan, cut))
     if not spec.tested:
         self_check(spec.config, cpu_flash_attention, chunked_cross_entropy)
+    kernels = _kernels(training.kernels, spec, backend, model.dtype, cut)
     if data.repack_epochs:
         dataset = dataset.repacked(_schedule(dataset, data, training, None).num_epochs)
     settings = context_settings(context, parallel_plan)
@@ -297,6 +303,7 @@ def prepare(
         parallel=parallel_plan,
         cut=cut,
         lora=_lora(lora or LoraOptions(), spec),
+        kernels=kernels,
         context=make_planner(settings, context, spec, parallel_plan, backend, attention, DTYPE_BYTES[model.dtype])
         if settings is not None
         else None,
@@ -304,6 +311,18 @@ def prepare(
     if cut is not None:
         check_micro_batches(cut, plan.num_micro_batches)
     return plan
+
+
+def _kernels(name: str, spec: ModelSpec, backend: DeviceBackend, dtype: str, cut: PipelineCut | None) -> ChosenKernels:
+    return choose_kernels(
+        name,
+        spec.config,
+        backend.device,
+        getattr(torch, dtype),
+        cpu_flash_attention if backend.device.type == "cpu" else reference_attention,
+        chunked_cross_entropy,
+        split_backward=cut is not None and cut.zero_bubble,
+    )
 
 
 def _attention(

@@ -126,6 +126,7 @@ def make_trainer(plan: TrainPlan, observe: Observe = as_it_is, rows: ReadBatch |
 def _model(plan: TrainPlan, mesh: DeviceMesh | None, observe: Observe) -> PackedLM | PipelineLM:
     dtype: torch.dtype = getattr(torch, plan.dtype)
     hf_model = empty_model(plan.model, weight_dtype(dtype, sharded=mesh is not None))
+    plan.kernels.apply(hf_model)
     if plan.lora is not None:
         add_lora(hf_model, plan.lora)
     recompute(hf_model, plan.training.recompute_granularity)
@@ -228,6 +229,7 @@ def _facts(plan: TrainPlan) -> dict[str, Any]:
         "layout": str(plan.parallel),
         "cut into stages": str(plan.cut),
         "attention": plan.attention.name,
+        "kernels": plan.kernels.name,
         "context parallelism": None if plan.context is None else asdict(plan.context.settings),
         "set of training options": asdict(plan.training),
         "way to pad, to evaluate or to save": [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +13,11 @@ import torch
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm, LlamaRotaryEmbedding, apply_rotary_pos_emb
 
+from seqpack.attention.cpu import cpu_flash_attention
+from seqpack.models.kernel_modules import Kernels, Part
+from seqpack.models.kernels import KERNEL_SETS, choose_kernels
 from seqpack.models.npu_kernels import rms_norm, rotate, swiglu
+from seqpack.train.loss import chunked_cross_entropy
 
 from .emulator import VERSIONS, register
 
@@ -95,3 +101,22 @@ def test_weights_of_another_dtype_are_not_given_to_the_operator() -> None:
     wanted = rms_norm(x, weight, 1e-6, operators=NOTHING)
     assert torch.equal(rms_norm(x, weight, 1e-6, operators=namespace), wanted)
     library._destroy()
+
+
+def test_the_kernels_of_a_run(operators: Any) -> None:
+    """``--kernels npu`` on a tiny copy; the device is the CPU."""
+    functions = [partial(function, operators=operators) for function in (rms_norm, rotate, swiglu)]
+    npu = next(each for each in KERNEL_SETS if each.name == "npu")
+    assert not npu.load().scaled_rotation  # the operator takes nothing beyond [-1, 1]
+    here = replace(
+        npu,
+        devices=frozenset({"cpu"}),
+        load=lambda: Kernels(*functions, scaled_rotation=False),
+        missing=str,
+    )
+    config = LlamaConfig(hidden_size=32, num_attention_heads=4, num_key_value_heads=2, intermediate_size=48)
+    for dtype in (torch.float64, torch.bfloat16):
+        chosen = choose_kernels(
+            "npu", config, torch.device("cpu"), dtype, cpu_flash_attention, chunked_cross_entropy, sets=[here]
+        )
+        assert chosen.parts == set(Part)

@@ -13,15 +13,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import silu
 
 from seqpack.attention.cpu import cpu_flash_attention
 from seqpack.attention.registry import BUILTIN_BACKENDS
 from seqpack.core.types import MaskMode, PackedSequence
 from seqpack.cp.algorithms import Planner
+from seqpack.models.kernel_modules import Kernels, Part, replace_parts
 from seqpack.models.load import ModelSpec, build_model
 from seqpack.models.packed import PackedLM
 from seqpack.models.recompute import recompute
 from seqpack.models.stages import PipelineCut, cut_pipeline
+from seqpack.models.torch_kernels import rms_norm, rotate
 from seqpack.options.context import ContextOptions
 from seqpack.runtime.batch import collate
 from seqpack.runtime.parallel import ParallelPlan
@@ -59,16 +62,18 @@ class Case:
     micro: int = 1
     reduction: str = "token"
     recompute: str = "none"
+    kernels: bool = False
 
     @property
     def model(self) -> tuple[object, ...]:
-        """Cases that agree in it have one reference."""
+        """Cases that agree in it have one reference, which has no kernels."""
         return self.family, self.tied, repr(self.settings), self.rows, self.micro, self.reduction
 
     def __str__(self) -> str:
         degrees = " ".join(f"{name}{degree}" for name, degree in self.degrees.items())
         chosen = [str(value) for value in (*self.pipeline.values(), *self.context.values())]
-        words = [self.family, "tied" if self.tied else "", degrees, *chosen, self.recompute]
+        kernels = "kernels" if self.kernels else ""
+        words = [self.family, "tied" if self.tied else "", degrees, *chosen, self.recompute, kernels]
         return " ".join(word for word in words if word)
 
 
@@ -150,6 +155,8 @@ def planner(case: Case, plan: ParallelPlan) -> Planner:
 
 def place(case: Case, plan: ParallelPlan, mesh: Any) -> Any:
     model = make_model(case)
+    if case.kernels:
+        replace_parts(model, Kernels(rms_norm, rotate, lambda gate, up: silu(gate) * up), tuple(Part))
     recompute(model, case.recompute)  # type: ignore[arg-type]
     batches = -(-case.rows // case.micro // plan.dp)
     return assemble(model, cpu_flash_attention, plan, cut(case, plan), batches, mesh, torch.float64)

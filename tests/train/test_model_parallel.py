@@ -24,6 +24,10 @@ TWO_RANKS = [
     Case("qwen3_moe", {"pp": 2}, settings=ROUTER, pipeline=V_SHAPED),
     Case("qwen3_moe", {"ep": 2}, settings=ROUTER),
     Case("mixtral", {"ep": 2}, settings=ROUTER, rows=7, recompute="selective"),
+    Case("qwen2", {"tp": 2}, tied=True, kernels=True),
+    Case("qwen3", {"pp": 2}, tied=True, pipeline=V_SHAPED, kernels=True),
+    Case("mixtral", {"ep": 2}, settings=ROUTER, rows=7, kernels=True),
+    Case("llama", {}, recompute="selective", kernels=True),  # data parallel
 ]
 FOUR_RANKS = [
     Case("qwen3", {"tp": 4}, settings=FEW_KV),

@@ -73,6 +73,34 @@ def test_what_must_not_change_the_numbers(write_dataset: WriteDataset, tmp_path:
     assert other.last_loss == pytest.approx(plain.last_loss, rel=1e-7)
 
 
+def test_kernels_are_told_and_change_no_number(
+    write_dataset: WriteDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file
+
+    from seqpack.models import torch_kernels
+
+    calls, rms_norm = [0], torch_kernels.rms_norm
+
+    def counted(*arguments: Any) -> torch.Tensor:
+        calls[0] += 1
+        return rms_norm(*arguments)
+
+    monkeypatch.setattr(torch_kernels, "rms_norm", counted)
+    data, found = write_dataset(PACKS, seq_length=10), {}
+    for name in ("none", "torch"):
+        prepared = plan(data, tmp_path / name, dtype="float64", kernels=name)
+        assert any("--kernels" in note for note in prepared.summary().notes) == (name == "torch")
+        calls[0] = 0
+        execute(prepared)
+        assert calls[0] == (0 if name == "none" else 5 * len(PACKS))  # two layers and the last norm
+        found[name] = load_file(tmp_path / name / "model" / "model.safetensors")
+    assert found["none"].keys() == found["torch"].keys()
+    for key, weight in found["none"].items():
+        # AdamW's first steps follow the sign of a gradient, which shows rounding where it is nearly 0.
+        assert (found["torch"][key] - weight).norm() < 1e-4 * weight.norm(), key
+
+
 @pytest.mark.parametrize("pad_to", ["longest", "seq-length"])
 def test_padding_changes_the_work_and_not_the_loss(write_dataset: WriteDataset, tmp_path: Path, pad_to: str) -> None:
     data = write_dataset([[5], [9], [3], [8]], mask=None)
@@ -127,6 +155,7 @@ def test_a_run_that_fails_leaves_no_model(write_dataset: WriteDataset, tmp_path:
         ({"dtype": "float16"}, "SP208"),
         ({"global_batch_size": 4, "global_batch_tokens": 40}, "SP208"),
         ({"compile": True, "model": "tiny:mixtral"}, "SP208"),
+        ({"kernels": "liger"}, "SP213"),
     ],
 )
 def test_what_does_not_fit_is_refused(

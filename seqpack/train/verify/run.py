@@ -15,6 +15,7 @@ import torch
 from seqpack.core.check_result import CheckResult
 from seqpack.core.errors import ConfigError
 from seqpack.core.types import MaskMode
+from seqpack.models.expert_parallel import has_experts
 from seqpack.models.load import ModelSpec
 from seqpack.models.self_check import tiny_model
 from seqpack.runtime.quiet import quiet_transformers
@@ -149,7 +150,7 @@ def _checks(plan: TrainPlan, options: VerifyOptions) -> Iterator[CheckResult]:
     yield checks.check_labels(probe, micro_batches)
     yield checks.check_padding(probe, micro_batches)
     yield checks.check_isolation(
-        probe, micro_batches, describe, most=options.samples, exact=not _has_experts(plan.model.config)
+        probe, micro_batches, describe, most=options.samples, exact=not has_experts(plan.model.config)
     )
     reference = Reference.load(plan.model, dtype, plan.backend)
     yield checks.check_hidden(probe, reference, micro_batches, describe, dtype)
@@ -181,10 +182,6 @@ def _split(rows: NDArray[np.int64], size: int) -> Sequence[NDArray[np.int64]]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
-def _has_experts(config: object) -> bool:
-    return any(getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
-
-
 def _what_it_ran_on(plan: TrainPlan, options: VerifyOptions) -> dict[str, str]:
     return {
         "data": " ".join(plan.data.data_path),
@@ -196,7 +193,7 @@ def _what_it_ran_on(plan: TrainPlan, options: VerifyOptions) -> dict[str, str]:
 
 
 def _notes(plan: TrainPlan, options: VerifyOptions) -> tuple[str, ...]:
-    notes = [plan.isolation.note]
+    notes = [plan.isolation.note, *plan.kernels.notes]
     if plan.isolation.mask is MaskMode.CAUSAL and plan.dataset.manifest.packed:
         notes.append("so no sample is kept from those before it in its pack; whole packs are what is compared")
     if not options.full_size:
