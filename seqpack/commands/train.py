@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from seqpack.commands.packages import require_training_packages
 from seqpack.options.context import ContextOptions
 from seqpack.options.megatron import ArchitectureOptions, MegatronOptions, RefusedTrainOptions
-from seqpack.options.nodes import NodeOptions, Nodes, nodes_to_start, refuse_checkpoints
+from seqpack.options.nodes import NodeOptions, Nodes, have_own_disks, nodes_to_start, refuse_checkpoints
 from seqpack.options.output import OutputOptions
 from seqpack.options.resolved import Resolved
 from seqpack.options.train import LoraOptions, ModelOptions, ParallelOptions, RunOptions, TrainDataOptions, TrainOptions
@@ -55,7 +55,8 @@ def train(
     require_training_packages("training")
     sinks = _sinks(run)
     started = nodes_to_start(nodes, parallel.nproc, os.environ)
-    if nodes.no_shared_storage:
+    own_disks = have_own_disks(nodes, started, os.environ)
+    if own_disks:
         refuse_checkpoints(run)
     if started is not None and not run.dry_run:
         sys.exit(_launch(started, run))
@@ -94,7 +95,7 @@ def train(
         return
     if ranks.first:
         _record(resolved, run.save)
-    result = _run(plan, summary, run, console, sinks, own_disks=nodes.no_shared_storage)
+    result = _run(plan, summary, run, console, sinks, own_disks=own_disks)
     if ranks.first:
         _draw(run.save)
         show_result(console, result)

@@ -27,6 +27,7 @@ class ArchitectureOptions:
     """Architecture, as a check of config.json"""
 
     num_layers: int | None = _value("num_hidden_layers")
+    noop_layers: str | None = _value("layers that do nothing, counted by --num-layers")
     hidden_size: int | None = _value("hidden_size")
     ffn_hidden_size: int | None = _value("intermediate_size")
     num_attention_heads: int | None = _value("num_attention_heads")
@@ -51,9 +52,12 @@ class ArchitectureOptions:
     moe_aux_loss_coeff: float | None = _value("router_aux_loss_coef")
 
     def given(self) -> dict[str, Any]:
-        """Flag -> value, of those that were given."""
+        """Flag -> value, of those that were given; layers that do nothing are none of the model's."""
         values = ((flag_names(field)[0], getattr(self, field.name)) for field in dataclasses.fields(self))
-        return {flag: value for flag, value in values if value not in (None, False)}
+        found = {flag: value for flag, value in values if value not in (None, False)}
+        if (idle := found.pop("--noop-layers", None)) and self.num_layers is not None:
+            found["--num-layers"] = self.num_layers - len(idle.split(","))
+        return found
 
 
 _KERNELS = "kernels are chosen by device, --attention and the model"
@@ -129,6 +133,8 @@ class MegatronOptions:
     overlap_param_gather: bool = _switch(_TRAFFIC)
     distributed_backend: str | None = _value("the device says it: gloo, nccl or hccl")
     disable_gloo_group: bool = _switch(_TRAFFIC)
+    sequence_parallel: bool = _switch("--tensor-model-parallel-size always shares the sequence too")
+    distributed_timeout_minutes: int | None = _value("a rank that stands still for half a minute ends the run")
     use_ascend_coc: bool = _switch(_TRAFFIC)
     coc_fused_kernel: bool = _switch(_TRAFFIC)
     use_ascend_mc2: bool = _switch(_TRAFFIC)

@@ -31,8 +31,8 @@ class NodeOptions:
     )
     no_shared_storage: bool = option(
         False,
-        "Each machine has a disk of its own: data set and model lie on each, under the same names; no checkpoints are "
-        "written, and the model ends up on machine 0.",
+        "Each of several machines has a disk of its own: data set and model lie on each, under the same names; no "
+        "checkpoints are written, and the model ends up on machine 0.",
         negation=False,
     )
 
@@ -98,6 +98,13 @@ def nodes_to_start(options: NodeOptions, nproc: int | None, environment: Mapping
     return Nodes(per_node or 1, count, rank, address, port)
 
 
+def have_own_disks(options: NodeOptions, started: Nodes | None, environment: Mapping[str, str]) -> bool:
+    """Whether several machines take part that share no disk; the processes of a single one always share theirs."""
+    if started is not None:
+        return options.no_shared_storage and started.count > 1
+    return options.no_shared_storage and environment.get("WORLD_SIZE") != environment.get("LOCAL_WORLD_SIZE")
+
+
 def refuse_checkpoints(run: RunOptions) -> None:
     """ConfigError SP622 for what needs one directory that all machines see."""
     for flag, given in (("--save-interval", run.save_interval), ("--resume", run.resume)):
@@ -116,10 +123,6 @@ def _refuse_idle(options: NodeOptions) -> None:
             raise ConfigError(
                 "SP620", f"{name} was given for a single machine", help="say how many there are: --nnodes 2"
             )
-    if options.no_shared_storage:
-        raise ConfigError(
-            "SP620", "--no-shared-storage was given for a single machine", help="leave it out, or give --nnodes"
-        )
 
 
 def _number(environment: Mapping[str, str], name: str) -> int | None:

@@ -329,7 +329,9 @@ class RunOptions:
     eval_interval: int | None = option(
         None, "Steps between two evaluations on the validation part of --split; one more comes at the end.", min=1
     )
-    eval_iters: int | None = option(None, "Batches of --global-batch-size rows in an evaluation. Default: all.", min=1)
+    eval_iters: int | None = option(
+        None, "Batches of --global-batch-size rows in an evaluation; 0 evaluates nothing. Default: all.", min=0
+    )
     async_save: bool = option(True, "Write checkpoints while training goes on, from a copy in memory.")
     keep_last: int | None = option(2, "Checkpoints that are kept, the newest ones; 0 keeps all.", min=0)
     resume: Path | None = option(

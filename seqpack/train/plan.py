@@ -344,6 +344,8 @@ def _schedule(
 def _evaluation(dataset: TrainData, training: TrainOptions, run: RunOptions) -> Evaluation | None:
     """The validation part of the split; SP208 where there is none, or nobody looks at it."""
     pools = [rows for rows in dataset.pools(1) if len(rows)]
+    if run.eval_iters == 0:
+        return None
     if run.eval_interval is None:
         if run.eval_iters is not None:
             raise ConfigError("SP208", "--eval-iters needs --eval-interval", help="say how often: --eval-interval 100")

@@ -35,6 +35,7 @@ def test_dropout_of_zero_is_what_happens_anyway() -> None:
 def test_only_what_was_given_is_compared() -> None:
     assert ArchitectureOptions().given() == {}
     assert ArchitectureOptions(num_layers=2, swiglu=True).given() == {"--num-layers": 2, "--swiglu": True}
+    assert ArchitectureOptions(num_layers=96, noop_layers="94,95").given() == {"--num-layers": 94}
 
 
 def test_bf16_is_a_dtype() -> None:

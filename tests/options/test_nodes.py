@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from seqpack.core.errors import ConfigError
-from seqpack.options.nodes import NodeOptions, Nodes, nodes_to_start, refuse_checkpoints
+from seqpack.options.nodes import NodeOptions, Nodes, have_own_disks, nodes_to_start, refuse_checkpoints
 from seqpack.options.train import RunOptions
 
 HERE = {"node_rank": 1, "master_addr": "a"}
@@ -48,7 +48,6 @@ def test_what_is_started(
         ({"nnodes": 2, "node_rank": 2, "master_addr": "a"}, {}, "--node-rank 2 is not one of 2 machines"),
         ({"node_rank": 1}, {}, "--node-rank was given for a single machine"),
         ({"master_addr": "a"}, {}, "--master-addr was given for a single machine"),
-        ({"no_shared_storage": True}, {}, "--no-shared-storage was given for a single machine"),
         ({}, {"NNODES": "two"}, "NNODES=two, which is no number"),
     ],
 )
@@ -71,3 +70,18 @@ def test_no_checkpoints_without_a_shared_disk(given: dict[str, Any]) -> None:
 def test_ranks_are_numbered_machine_by_machine() -> None:
     told = Nodes(4, count=3, rank=2, master_addr="a", master_port=1).environment(1, 1)
     assert (told["RANK"], told["LOCAL_RANK"], told["WORLD_SIZE"], told["GROUP_RANK"]) == ("9", "1", "12", "2")
+
+
+@pytest.mark.parametrize(
+    ("started", "environment", "wanted"),
+    [
+        (Nodes(2, 2, 0, "a", 1), {}, True),
+        (Nodes(2), {}, False),
+        (None, {}, False),
+        (None, {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}, True),
+        (None, {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}, False),
+    ],
+)
+def test_one_machine_shares_its_disk(started: Nodes | None, environment: dict[str, str], wanted: bool) -> None:
+    assert have_own_disks(NodeOptions(no_shared_storage=True), started, environment) is wanted
+    assert not have_own_disks(NodeOptions(), started, environment)

@@ -165,7 +165,8 @@ def cut(case: Case, plan: ParallelPlan) -> PipelineCut | None:
 def make_config(case: Case) -> Any:
     from transformers import AutoConfig
 
-    settings = {**TINY, "num_hidden_layers": 4, "tie_word_embeddings": case.tied, "pad_token_id": 3}
+    padding = int(make_rows(LENGTHS[:1])[0].input_ids[0])  # a token of the rows: it is looked up, without a gradient
+    settings = {**TINY, "num_hidden_layers": 4, "tie_word_embeddings": case.tied, "pad_token_id": padding}
     return AutoConfig.for_model(case.family, **{**settings, **EXTRAS.get(case.family, {}), **case.settings})
 
 

@@ -123,7 +123,7 @@ def plans_of_the_page() -> list[tuple[str, Any, ParallelPlan, PipelineCut | None
 
 
 def test_the_table_of_the_page() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "parallel.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "seqpack" / "train" / "README.md").read_text(encoding="utf-8")
     for title, config, plan, cut, work in plans_of_the_page():
         row = table_row(title, estimate_layout(config, plan, cut, work))
         assert row in page, f"the page should say\n{row}"

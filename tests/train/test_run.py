@@ -259,6 +259,10 @@ def test_flags_that_need_another(
     assert named in raised.value.help
 
 
+def test_no_evaluation_needs_no_rows(write_dataset: WriteDataset, tmp_path: Path) -> None:
+    assert plan(write_dataset(PACKS), tmp_path / "run", eval_interval=2, eval_iters=0).evaluation is None
+
+
 @pytest.mark.parametrize("granularity", ["selective", "full"])
 def test_recomputation_does_not_change_the_run(write_dataset: WriteDataset, tmp_path: Path, granularity: str) -> None:
     data = write_dataset(PACKS, seq_length=10)
