@@ -71,7 +71,7 @@ def train(
 
     ranks = ranks_of(os.environ) if started is None else Ranks(0, started.world_size)
     console = Console(output if ranks.first else replace(output, quiet=True, json=False))
-    for note in megatron.notes():
+    for note in [*megatron.notes(), *context.notes(parallel.context_parallel_size)]:
         console.note(note)
     plan = prepare(data, model, train, run, parallel, lora, ranks, context)
     check_architecture(architecture.given(), plan.model.config, plan.model.name)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seqpack.commands.packages import require_training_packages
+from seqpack.options.check import refuse_idle
 from seqpack.options.context import ContextOptions
 from seqpack.options.megatron import ArchitectureOptions, MegatronOptions, RefusedTrainOptions
 from seqpack.options.nodes import NodeOptions, Nodes, nodes_to_start
@@ -49,6 +50,9 @@ def verify(
       seqpack verify --config runs/alpaca/resolved.yaml --nproc 2
     """
     require_training_packages("verify")
+    refuse_idle(
+        run, ("dry_run",), because="verify writes and trains nothing", help="leave it out; --rows 1 makes it quick"
+    )
     started = nodes_to_start(nodes, parallel.nproc, os.environ)
     if started is not None:
         sys.exit(_launch(started))
@@ -65,14 +69,18 @@ def verify(
     console = Console(output if ranks.first else replace(output, quiet=True, json=False))
     # Nothing is written, so what lies in --save is no obstacle.
     nowhere = replace(run, save=Path(os.devnull) / "none", resume=None, eval_interval=None, eval_iters=None)
-    plan = prepare(data, model, train, nowhere, parallel, LoraOptions(), ranks, context)
+    # Layers are not compiled: what is put around attention to watch it would be compiled with them, over and over.
+    eager = replace(train, compile=False)
+    plan = prepare(data, model, eager, nowhere, parallel, LoraOptions(), ranks, context)
     check_architecture(architecture.given(), plan.model.config, plan.model.name)
     sources = _sources(plan, verify.sources) if ranks.first and verify.sources else []
     with joined(ranks, plan.backend.device.type), device_errors(plan.backend):
         report = verify_model(plan, verify, console.progress)
     if not ranks.first:
         return
-    report = replace(report, checks=(*report.checks, *sources))
+    left_out = [flag for flag, given in (("--lora-r", lora.lora_r), ("--compile", train.compile)) if given]
+    notes = tuple(f"{flag} is left out: the model is checked as it is without" for flag in left_out)
+    report = replace(report, checks=(*report.checks, *sources), notes=(*report.notes, *notes))
     console.print(*check_screen(report.on, report.checks, report.notes), verdict(report.checks, "all checks passed"))
     console.result(report.as_dict())
     if not report.passed:

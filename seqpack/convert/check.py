@@ -65,7 +65,7 @@ def _logits(model: Model, small_files: Path, weights: Weights, prompts: list[lis
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    from seqpack.models.whole import quiet_transformers
+    from seqpack.runtime.quiet import quiet_transformers
 
     config = AutoConfig.from_pretrained(small_files, local_files_only=True)
     with quiet_transformers():

@@ -17,6 +17,7 @@ from seqpack.convert.dims import read_rope
 from seqpack.convert.dtypes import DType
 from seqpack.convert.huggingface import CONFIG, copy_small_files, set_dtype
 from seqpack.convert.layouts import TRACKER, Draft, iteration_folder, tracker_text
+from seqpack.convert.native import newest_step, open_native
 from seqpack.convert.output import huggingface_target as output_directory
 from seqpack.convert.output import refuse_existing, write_manifest, written_aside
 from seqpack.convert.plan import Held, Plan, make_plan
@@ -82,7 +83,7 @@ def convert_weights(request: Request, progress: Progress = no_progress) -> Conve
     if options.dry_run:
         return replace(report, seconds=perf_counter() - started)
     _refuse_full_disk(output, report.num_bytes)
-    _compare_repeats(plan, source, progress)
+    compare_repeats(plan, source, progress)
     check = _write(request, source, target, plan, dtypes, output, progress)
     return replace(report, seconds=perf_counter() - started, verified=options.verify, check=check)
 
@@ -99,13 +100,15 @@ def open_source(request: Request) -> Source:
             f"{'a Megatron checkpoint' if found else 'no Megatron checkpoint'}",
             help="leave the flag out, or name the right directory with --load-dir",
         )
+    small_files = [options.hf_dir] if options.hf_dir is not None else []
+    if not found and not (folder / CONFIG).is_file() and (step := newest_step(folder)) is not None:
+        return open_native(step, small_files)
     if not found and options.to_megatron:
         return open_huggingface(folder, weights_may_be_absent=options.dry_run)
     if not found and (folder / CONFIG).is_file():
         raise ConfigError(
             "SP413", f"{folder} is a Hugging Face model already", help="write the other layout with --to mcore"
         )
-    small_files = [options.hf_dir] if options.hf_dir is not None else []
     # MindSpeed-LLM's users name the original model directory as --save-dir, for this very purpose
     fallback = [] if options.to_megatron else [options.output]
     return open_megatron(folder, small_files, fallback, need_config=not options.to_megatron)
@@ -179,12 +182,12 @@ def _check(source: Source, target: Target, draft: Draft, progress: Progress) -> 
 
 def _weights(source: Source, target: Target, draft: Draft) -> tuple[Weights, Weights]:
     model = source.model
-    original = source.layout.find(model, source.form) if source.layout and source.form else in_model_directory(model)
+    original = source.find or in_model_directory(model)
     written = target.layout.find(model, target.form) if target.layout and target.form else in_model_directory(model)
     return (original, source.places), (written, draft.places)
 
 
-def _compare_repeats(plan: Plan, source: Source, progress: Progress) -> None:
+def compare_repeats(plan: Plan, source: Source, progress: Progress) -> None:
     """CheckpointError if parts of the source that must be equal are not: SP405 for a tied head, SP411 for ranks."""
     with progress("compare", sum(held.place.rows for held, _ in plan.repeats), "rows"):
         different = compare(plan, source.places)
@@ -206,7 +209,7 @@ def _compare_repeats(plan: Plan, source: Source, progress: Progress) -> None:
 
 
 def _is_head(held: Held) -> bool:
-    return held.key.name.endswith(("lm_head.weight", "output_layer.weight"))
+    return any(name in held.key.name for name in ("lm_head.weight", "output_layer.weight"))
 
 
 def _refuse_full_disk(output: Path, num_bytes: int) -> None:
@@ -250,7 +253,7 @@ def _report(
         seconds=0.0,
         verified=False,
         notes=(*source.notes, *_notes(source, target)),
-        source_split=str(source.form.split) if source.form else "",
+        source_split=str(source.form.split) if source.form else source.label,
         split=str(target.form.split) if target.form else "",
         is_dry_run=request.options.dry_run,
         unchecked="" if source.has_weights else f"{source.root} has no weights: they were planned from {CONFIG}",

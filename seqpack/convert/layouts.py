@@ -49,6 +49,10 @@ class Stored(Protocol):
         """The tensors that a checkpoint of this model and form must have, for ``check_parameters``."""
         ...
 
+    def find(self, model: Model) -> Find:
+        """As ``Layout.find``, of this checkpoint."""
+        ...
+
 
 class Layout(Protocol):
     """One way of keeping checkpoints of Megatron-core in an iteration's folder."""
@@ -81,9 +85,10 @@ class Layout(Protocol):
 
 def layouts() -> tuple[Layout, ...]:
     """All layouts, the default first."""
+    from seqpack.convert.dist_layout import DistLayout
     from seqpack.convert.torch_layout import TorchLayout
 
-    return (TorchLayout(),)
+    return (TorchLayout(), DistLayout())
 
 
 def find_layout(name: str) -> Layout:
@@ -106,20 +111,13 @@ def tracker_text(*, release: bool) -> str:
 def find_checkpoint(source: Path) -> tuple[Layout, Path]:
     """Layout and folder of a checkpoint: ``source`` is a directory with a tracker, or one iteration inside it.
 
-    CheckpointError SP401 if something is missing; ConfigError SP406 for a layout that is not read.
+    CheckpointError SP401 if something is missing.
     """
     tracker = source / TRACKER
     folder = source / _latest(tracker) if tracker.is_file() else source
     for layout in layouts():
         if layout.is_in(folder):
             return layout, folder
-    if (folder / "metadata.json").exists():
-        raise ConfigError(
-            "SP406",
-            f"{folder} is in the torch_dist format",
-            help=f"this version reads {', '.join(layout.name for layout in layouts())}; "
-            "save it with --ckpt-format torch",
-        )
     if not tracker.is_file():
         raise CheckpointError(
             "SP401",

@@ -14,12 +14,13 @@ from seqpack.convert.dims import read_config, read_dims
 from seqpack.convert.dtypes import BY_TORCH, DType
 from seqpack.convert.families import find_converter
 from seqpack.convert.huggingface import CONFIG, HEAD, huggingface_tensors, read_places, tied_head
-from seqpack.convert.layouts import TRACKER, Layout, find_checkpoint
+from seqpack.convert.layouts import TRACKER, find_checkpoint
 from seqpack.convert.mcore import Form, Model
 from seqpack.convert.megatron_args import check_args, config_from_args
 from seqpack.convert.output import INSIDE_HF_MODEL
 from seqpack.convert.split import check_widths
 from seqpack.convert.tensors import Key, Place, Tensor, on_grid
+from seqpack.convert.verify import Find
 from seqpack.core.errors import CheckpointError, ConfigError
 
 SMALL_FILES_FOLDER = "hf"
@@ -33,7 +34,7 @@ _ROTARY_TABLE = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_f
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A model on disk. ``form`` and ``args`` are those of a Megatron checkpoint, None of a Hugging Face directory.
+    """A model on disk. ``form``, ``args`` and ``find`` are a Megatron checkpoint's, None of a Hugging Face directory.
 
     ``small_files``: the directory with config and tokenizer, if there is one; ``config`` may stem from args instead.
     """
@@ -47,8 +48,10 @@ class Source:
     notes: tuple[str, ...] = ()
     form: Form | None = None
     args: Namespace | None = None
-    layout: Layout | None = None
+    find: Find | None = None
     has_weights: bool = True
+    label: str = ""
+    """What it is, if neither a Hugging Face directory nor a Megatron checkpoint."""
 
     @property
     def is_megatron(self) -> bool:
@@ -59,6 +62,11 @@ def is_megatron(folder: Path) -> bool:
     """Whether a directory is a Megatron checkpoint, or one iteration of it."""
     marks = (TRACKER, "metadata.json", "common.pt")
     return any((folder / name).exists() for name in marks) or any(folder.glob("mp_rank_*"))
+
+
+def small_files_inside(checkpoint: Path) -> Path:
+    """Where a Megatron checkpoint keeps config and tokenizer of its model, if it has them."""
+    return find_checkpoint(checkpoint)[1].parent / SMALL_FILES_FOLDER
 
 
 def way_back_inside(folder: Path) -> Path:
@@ -141,7 +149,7 @@ def open_megatron(
     if stored.left_out:
         notes.append(f"left out {', '.join(stored.left_out)}: only weights are converted")
     places = {tensor.key: on_grid(stored.places[tensor.key], tensor) for tensor in tensors}
-    return Source(folder, model, config, tensors, places, place, tuple(notes), form, stored.args, layout)
+    return Source(folder, model, config, tensors, places, place, tuple(notes), form, stored.args, stored.find(model))
 
 
 def read_model(config: Mapping[str, Any]) -> Model:

@@ -197,6 +197,9 @@ class StoredRanks:
         head = any(name == HEAD for chunks in self._files.values() for chunk in chunks.values() for name in chunk)
         return [tensor for rank in ranks for tensor in rank_file(model, form, rank, stored_tied_head=head)]
 
+    def find(self, model: Model) -> Find:
+        return TorchLayout().find(model, self.form(model))
+
     def _experts_are_whole(self, model: Model) -> bool:
         widths = [
             place.shape[-1]
@@ -243,14 +246,15 @@ def _read_file(path: Path, file: str) -> _RankFile:
     if not path.is_file():
         raise CheckpointError("SP401", f"{path} is missing", help="copy the checkpoint again")
     records = record_starts(path)
-    state, stem = _load_pickle(path, records)
+    state, stem = load_pickle(path, records)
+    state = state if isinstance(state, dict) else {}
     chunks: dict[int, dict[Key, Place]] = {}
     for key, entries in state.items():
         match = re.fullmatch(r"model(\d*)", str(key))
         if match and isinstance(entries, dict):
             number = int(match[1] or 0)
             chunks[number] = {
-                Key(file, f"{key}/{name}"): _place(path, records, stem, f"{key}/{name}", value)
+                Key(file, f"{key}/{name}"): place_of(path, records, stem, f"{key}/{name}", value)
                 for name, value in entries.items()
                 # notes of Transformer Engine (fp8 scales) beside the weights of a module; None in other modules
                 if not name.endswith("_extra_state")
@@ -260,7 +264,7 @@ def _read_file(path: Path, file: str) -> _RankFile:
     return {key: value for key, value in state.items() if not re.fullmatch(r"model\d*", str(key))}, chunks
 
 
-def _load_pickle(path: Path, records: Mapping[str, tuple[int, int]]) -> tuple[dict[Any, Any], str]:
+def load_pickle(path: Path, records: Mapping[str, tuple[int, int]]) -> tuple[Any, str]:
     """What the pickle of a file holds, and the name its records begin with."""
     name = next((name for name in records if name.endswith("/data.pkl")), None)
     try:
@@ -283,10 +287,10 @@ def _load_pickle(path: Path, records: Mapping[str, tuple[int, int]]) -> tuple[di
             f"{path} cannot be read, it may be damaged: {type(error).__name__}: {error}",
             help="copy or save it again",
         ) from error
-    return (state if isinstance(state, dict) else {}), stem
+    return state, stem
 
 
-def _place(path: Path, records: Mapping[str, tuple[int, int]], stem: str, name: str, value: Any) -> Place:
+def place_of(path: Path, records: Mapping[str, tuple[int, int]], stem: str, name: str, value: Any) -> Place:
     """Where a weight lies; CheckpointError if it is none, or lies in a way that is not read."""
     if not isinstance(value, PickledTensor) or value.dtype is None:
         kind = "of a type that is no floating-point one" if isinstance(value, PickledTensor) else type(value).__name__

@@ -52,6 +52,24 @@ class TorchDType:
     name: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PickledObject:
+    """An object to write: made without arguments, then given its state. It may be the key of a dict."""
+
+    module: str
+    name: str
+    state: Any
+
+
+@dataclass(frozen=True, slots=True)
+class PickledCall:
+    """What a function of some arguments gives, to write."""
+
+    module: str
+    name: str
+    arguments: tuple[Any, ...]
+
+
 def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
     strides: list[int] = []
     step = 1
@@ -62,7 +80,7 @@ def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def dumps(state: Any) -> bytes:
-    """A pickle of protocol 2, of plain values, ``Namespace``, ``PickledTensor`` and ``TorchDType``."""
+    """A pickle of protocol 2, of plain values, ``Namespace`` and the classes of this module that stand for others."""
     return b"".join((b"\x80\x02", *_pickled(state), b"."))
 
 
@@ -73,6 +91,10 @@ def _pickled(value: Any) -> Iterable[bytes]:
         yield _global("torch", value.name)
     elif isinstance(value, argparse.Namespace):
         yield from (_global("argparse", "Namespace"), b")\x81", *_pickled(vars(value)), b"b")
+    elif isinstance(value, PickledObject):
+        yield from (_global(value.module, value.name), b")\x81", *_pickled(value.state), b"b")
+    elif isinstance(value, PickledCall):
+        yield from (_global(value.module, value.name), *_pickled(value.arguments), b"R")
     elif isinstance(value, dict):
         yield b"}("
         for key, item in value.items():

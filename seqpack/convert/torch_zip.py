@@ -5,12 +5,15 @@ A file becomes one that can be read only when ``close`` writes the names of its 
 
 from __future__ import annotations
 
+import io
+import os
 import struct
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 from seqpack.core.errors import CheckpointError
 
@@ -90,15 +93,51 @@ class TorchZip:
         return entries + tail + _END.pack(b"PK\5\6", 0, 0, count, count, size, end, 0)
 
 
-def record_starts(path: Path) -> dict[str, tuple[int, int]]:
-    """Start and size of the data of every record of a file; CheckpointError SP401 if it is no whole archive."""
+class _Window(io.RawIOBase):
+    """A part of a file, as a file."""
+
+    def __init__(self, file: BinaryIO, base: int, length: int) -> None:
+        self._file, self._base, self._length, self._position = file, base, length, 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._length}[whence]
+        if start + offset < 0:
+            raise OSError("a position before the start")
+        self._position = start + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        self._file.seek(self._base + self._position)
+        data = self._file.read(max(0, min(len(buffer), self._length - self._position)))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+def record_starts(path: Path, *, base: int = 0, length: int | None = None) -> dict[str, tuple[int, int]]:
+    """Start in the file and size of the data of every record of an archive.
+
+    The archive is the whole file, or the ``length`` bytes from ``base`` on. CheckpointError SP401 if it is not whole.
+    """
     try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        with path.open("rb") as whole:
+            size = os.fstat(whole.fileno()).st_size - base if length is None else length
+            file = _Window(whole, base, size)
+            archive = zipfile.ZipFile(cast(BinaryIO, file))
             starts = {}
             for info in archive.infolist():
                 file.seek(info.header_offset)
-                local = file.read(_LOCAL.size)
-                start = info.header_offset + _LOCAL.size + sum(struct.unpack("<HH", local[26:30]))
+                local = file.read(_LOCAL.size) or b""
+                start = base + info.header_offset + _LOCAL.size + sum(struct.unpack("<HH", local[26:30]))
                 if info.compress_type != zipfile.ZIP_STORED:
                     raise zipfile.BadZipFile(f"{info.filename} is compressed")
                 starts[info.filename] = (start, info.file_size)

@@ -29,7 +29,8 @@ class Holding:
     """One whole copy of a Hugging Face tensor: by its rows, the shard each lies in and the row there.
 
     ``shards`` are stored tensors. ``in_columns``: each shard has all rows and some of the columns. ``transposed``: rows
-    lie as columns, from row ``first_row`` of the stored matrix on.
+    lie as columns, from row ``first_row`` of the stored matrix on. ``strips``: instead of that, columns lie apart; each
+    strip begins at one of them and is a holding of its own.
     """
 
     shards: tuple[Key, ...]
@@ -38,6 +39,7 @@ class Holding:
     in_columns: bool = False
     transposed: bool = False
     first_row: int = 0
+    strips: tuple[tuple[int, Holding], ...] = ()
 
 
 Find = Callable[[str], Sequence[Holding]]
@@ -89,6 +91,11 @@ def read(holding: Holding, places: Mapping[Key, Place], first: int, into: NDArra
     """Fill ``into`` with rows ``first`` and on of a Hugging Face tensor, in full width, as bits of its type."""
     rows, columns = into.shape
     staging = Staging()
+    if holding.strips:
+        ends = [*(first_column for first_column, _ in holding.strips[1:]), columns]
+        for (start, strip), end in zip(holding.strips, ends, strict=True):
+            read(strip, places, first, into[:, start:end], files)
+        return
     if holding.in_columns:
         width = columns // len(holding.shards)
         for number, key in enumerate(holding.shards):
@@ -168,7 +175,7 @@ def _prefixed(
     stage, chunk, prefix = home
     split = form.split
     named = prefix + (name or rule.spelled(transformer_engine=form.transformer_engine))
-    shard, row = _rows(model.dims, rule, part, split.tp, form.vocab_rows)
+    shard, row = part_rows(model.dims, rule, part, split.tp, form.vocab_rows)
     return [
         Holding(tuple(key_of(Rank(tp, stage, ep), chunk, named) for tp in tps), shard, row, rule.join is Join.COLUMNS)
         for ep in range(split.ep)
@@ -182,7 +189,7 @@ def _of_expert(
     stage, chunk, prefix = home
     dims, split = model.dims, form.split
     ep, number = divmod(expert, dims.num_experts // split.ep)
-    shard, row = _rows(dims, rule, part, split.expert_tp, form.vocab_rows)
+    shard, row = part_rows(dims, rule, part, split.expert_tp, form.vocab_rows)
     joined = form.experts is Experts.JOINED
     if joined:
         name = "weight1" if rule.megatron.startswith("linear_fc1") else "weight2"
@@ -211,7 +218,7 @@ def _copies(join: Join, tp: int) -> list[tuple[int, ...]]:
     return [(rank,) for rank in range(tp)] if join is Join.COPY else [tuple(range(tp))]
 
 
-def _rows(dims: ModelDims, rule: Rule, part: int, tp: int, vocab_rows: int) -> tuple[NDArray[Any], NDArray[Any]]:
+def part_rows(dims: ModelDims, rule: Rule, part: int, tp: int, vocab_rows: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Shard and row there of each row of one Hugging Face parameter."""
     count = getattr(dims, rule.parts[part].shape[0])
     row = np.arange(count)

@@ -440,7 +440,7 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     "SP406": Diagnostic(
         "a checkpoint layout that is not known",
         "Checkpoints are kept in several layouts, and this version does not read or write this one.",
-        "Save it in the legacy layout (--ckpt-format torch).",
+        "Save it in one of the layouts torch and torch_dist (--ckpt-format).",
     ),
     "SP407": Diagnostic(
         "no config.json for the way back",
@@ -546,10 +546,10 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
     "SP601": Diagnostic(
         "the number of processes does not fit",
         "The degrees of parallelism multiply to the number of processes, and every rank is one of them.",
-        "Start another number of processes, or change --dp-replicate.",
+        "Start another number of processes, or change --dp-replicate, --cp, --tp, --pp or --ep.",
     ),
     "SP602": Diagnostic(
-        "this kind of parallelism is not there yet",
+        "adapters are not trained in this layout yet",
         "Adapters are trained by data and context parallel processes so far, not by ones that share the model.",
         "Leave one of the flags out: data parallel processes hold a part of each weight, too.",
     ),

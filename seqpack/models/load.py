@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from seqpack.convert.huggingface import CONFIG
+from seqpack.convert.source import SMALL_FILES_FOLDER, is_megatron, small_files_inside
 from seqpack.core.errors import ConfigError
 from seqpack.models.materialize import empty_model, materialize
 from seqpack.models.roles import FAMILIES
@@ -38,16 +40,22 @@ VOCAB_MULTIPLE = 64
 
 # These stretch positions by the longest one in the row, so a sample's result would depend on its neighbours.
 ROPE_TYPES_OF_WHOLE_ROW = ("dynamic", "longrope")
+ATTENTION_DROPOUT = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
+"""What families call the share of attention that is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model that has been checked and not built: ``directory`` is None for a preset."""
+    """A model that has been checked and not built: ``directory`` is None for a preset.
+
+    ``checkpoint``: the weights are in one of Megatron; ``directory`` is its folder of config and tokenizer.
+    """
 
     name: str
     config: Any
     directory: Path | None
     random_weights: bool
+    checkpoint: Path | None = None
 
     @property
     def vocab_size(self) -> int:
@@ -91,11 +99,14 @@ def resolve_model(
     name: str,
     *,
     random_init: bool = False,
+    config_dir: Path | None = None,
     vocab_size: int,
     eos_token_id: int | None = None,
     pad_token_id: int | None = None,
 ) -> ModelSpec:
     """Read and check the configuration behind ``--model``; the token numbers are those of the data set.
+
+    ``config_dir`` may have the config of a Megatron checkpoint that does not hold its own.
 
     Raises ``ConfigError`` SP206 (no usable directory), SP202 (family or setting without support), SP207 (vocabulary).
     """
@@ -103,7 +114,10 @@ def resolve_model(
         family = name.removeprefix(PRESET_PREFIX)
         tokens = {"vocab_size": vocab_size, "eos_token_id": eos_token_id, "pad_token_id": pad_token_id}
         return ModelSpec(name, _preset_config(family, **tokens), None, random_weights=True)
-    config = _read_config(Path(name))
+    directory, checkpoint = Path(name), None
+    if not (directory / CONFIG).is_file() and is_megatron(directory):
+        directory, checkpoint = _small_files(directory, config_dir), directory
+    config = _read_config(directory)
     _check_attention(name, config)
     if config.vocab_size < vocab_size:
         raise ConfigError(
@@ -111,7 +125,7 @@ def resolve_model(
             f"--model {name} knows {config.vocab_size:,} tokens, the tokenizer of the data set has {vocab_size:,}",
             help="use the tokenizer of this model to preprocess, or a model with a larger vocabulary",
         )
-    return ModelSpec(name, config, Path(name), random_weights=random_init)
+    return ModelSpec(name, config, directory, random_init, None if random_init else checkpoint)
 
 
 def build_model(spec: ModelSpec, *, dtype: torch.dtype, backend: DeviceBackend, seed: int = 0) -> Any:
@@ -122,6 +136,20 @@ def build_model(spec: ModelSpec, *, dtype: torch.dtype, backend: DeviceBackend, 
     model = empty_model(spec, dtype)
     materialize(model, model, spec, device=backend.device, dtype=dtype, seed=seed)
     return model
+
+
+def _small_files(checkpoint: Path, config_dir: Path | None) -> Path:
+    """Where config and tokenizer of a Megatron checkpoint are; ConfigError SP206 if they are nowhere."""
+    folder = small_files_inside(checkpoint)
+    if not (folder / CONFIG).is_file():
+        if config_dir is not None and (config_dir / CONFIG).is_file():
+            return config_dir
+        raise ConfigError(
+            "SP206",
+            f"--model {checkpoint} is a Megatron checkpoint without {SMALL_FILES_FOLDER}/{CONFIG}",
+            help="name the directory of the original model, with its config, as --tokenizer",
+        )
+    return folder
 
 
 def _preset_config(family: str, **tokens: int | None) -> Any:
@@ -177,8 +205,8 @@ def _check_attention(name: str, config: Any) -> None:
         refused.append("more than text")
     if getattr(config, "quantization_config", None):
         refused.append("quantized weights")
-    if getattr(config, "attention_dropout", 0.0):
-        refused.append(f"attention_dropout {config.attention_dropout:g}")
+    dropout = ((name, getattr(config, name, None)) for name in ATTENTION_DROPOUT)
+    refused += [f"{name} {rate:g}" for name, rate in dropout if rate]
     refused += [f"rope type {kind!r}" for kind in _rope_types(config) if kind in ROPE_TYPES_OF_WHOLE_ROW]
     if refused:
         raise ConfigError(

@@ -63,23 +63,40 @@ def add_lora(model: Any, settings: LoraSettings) -> tuple[str, ...]:
     """
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    linear = {
-        name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and ".layers." in name
-    }
-    known = sorted({_last(name) for name in linear})
-    for target in settings.targets:
+    targets = find_targets(model, settings.targets)
+    for name, module in _matrices(model).items():
+        if _last(name) in targets:
+            parent, _, last = name.rpartition(".")
+            setattr(model.get_submodule(parent), last, LoraLinear(module, settings))
+    return targets
+
+
+def find_targets(model: Any, names: Iterable[str]) -> tuple[str, ...]:
+    """The matrices to adapt, sorted: those named, or all that the layers of ``model`` have.
+
+    Raises ConfigError SP208 for a name that the model does not have, or if there is no matrix at all.
+    """
+    known = sorted({_last(name) for name in _matrices(model)})
+    if not known:
+        raise ConfigError(
+            "SP208",
+            f"--lora-r: the layers of family {model.config.model_type!r} have no matrix for an adapter",
+            help="leave --lora-r out: all weights are trained then",
+        )
+    for target in names:
         if target not in known:
             raise ConfigError(
                 "SP208",
                 f"--lora-target-modules: this model has no matrix {target!r} in its layers",
                 help=did_you_mean(target, known) or f"there are: {', '.join(known)}",
             )
-    targets = settings.targets or tuple(known)
-    for name, module in linear.items():
-        if _last(name) in targets:
-            parent, _, last = name.rpartition(".")
-            setattr(model.get_submodule(parent), last, LoraLinear(module, settings))
-    return tuple(sorted(targets))
+    return tuple(sorted(set(names))) or tuple(known)
+
+
+def _matrices(model: Any) -> dict[str, nn.Linear]:
+    return {
+        name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and ".layers." in name
+    }
 
 
 class AdapterSource:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from seqpack.models.checkpoint_source import CheckpointSource
 from seqpack.models.fill import fill, lacking
 from seqpack.models.lora import AdapterSource, is_adapter, name_without_adapter
 from seqpack.models.packed import ATTENTION_NAME, register_attention
 from seqpack.models.roles import FAMILIES
-from seqpack.models.sources import MemorySource, RandomSource, TensorSource, file_source
+from seqpack.models.sources import MemorySource, RandomSource, TensorSource, by_module, file_source
 from seqpack.models.whole import unreadable, whole_model
 
 if TYPE_CHECKING:
@@ -81,9 +82,11 @@ def _shared_parameters(root: nn.Module) -> list[tuple[tuple[nn.Module, str], tup
 
 
 def _source(spec: ModelSpec, weights: Mapping[str, torch.Tensor], dtype: torch.dtype, seed: int) -> TensorSource:
-    """Parts of files or of random numbers for the families we know, else all of the model in memory."""
+    """Parts of files, of a Megatron checkpoint or of random numbers for the families we know, else the whole model."""
     if spec.model_type in FAMILIES and spec.random_weights:
         return RandomSource(empty_model(spec, dtype), dtype, seed)
+    if spec.checkpoint is not None and spec.directory is not None:
+        return by_module(CheckpointSource(spec.checkpoint, spec.directory), spec.config)
     if spec.model_type in FAMILIES and spec.directory is not None:
         files = file_source(spec.directory, spec.config)
         if not lacking(weights, files):

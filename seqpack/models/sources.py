@@ -180,7 +180,11 @@ _EXPERT_FILES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
 
 def file_source(directory: Path, config: Any) -> TensorSource:
     """The files of a model, under the names of its modules."""
-    files = FileSource(directory)
+    return by_module(FileSource(directory), config)
+
+
+def by_module(files: TensorSource, config: Any) -> TensorSource:
+    """Tensors that are named as in files, under the names of modules."""
     if config.model_type not in _EXPERT_FILES:
         return files
     num_experts = getattr(config, "num_experts", None) or config.num_local_experts

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from seqpack.core.errors import CheckpointError
+from seqpack.runtime.quiet import quiet_transformers
 
 if TYPE_CHECKING:
     from seqpack.models.load import ModelSpec
@@ -60,19 +59,3 @@ def unreadable(spec: ModelSpec, error: Exception) -> CheckpointError:
         help="the directory needs model.safetensors (or its parts and their index); "
         "--random-init starts without weights",
     )
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No progress bars and reports of transformers in between our own output."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

@@ -74,3 +74,9 @@ class ContextOptions:
                 )
         if self.cp_link is not None and not 0 < self.cp_link < float("inf"):
             raise ConfigError("SP208", f"--cp-link is {self.cp_link:g}", help="give GB/s, such as 25")
+
+    def notes(self, size: int) -> list[str]:
+        """What has no effect with ``size`` processes to a row."""
+        if size > 1 or self.context_parallel_algo == "auto":
+            return []
+        return ["no effect, no processes share rows: --context-parallel-algo"]

@@ -26,7 +26,7 @@ class ConvertOptions:
     """Weights"""
 
     source: Path = option(
-        help="Hugging Face model directory, or Megatron checkpoint directory.",
+        help="Hugging Face model, Megatron checkpoint, or training run of ours (SAVE or SAVE/step-N).",
         flags=("--load-dir",),
         positional=True,
         metavar="SOURCE",
@@ -119,7 +119,11 @@ class MegatronOptions:
         "Experts in grouped form: weight1 and weight2, or Transformer Engine's with --transformer-impl.",
         negation=False,
     )
-    ckpt_format: str = option("torch", "Layout of the files.", metavar="FORMAT")
+    ckpt_format: str = option(
+        "torch",
+        "Layout of the files: torch, a file per rank; or torch_dist, unsplit, which Megatron-LM opens at any split.",
+        metavar="FORMAT",
+    )
     source_tp: int | None = option(None, "TP", flags=("--source-tensor-parallel-size",), hidden=True)
     source_pp: int | None = option(None, "PP", flags=("--source-pipeline-parallel-size",), hidden=True)
     source_ep: int | None = option(None, "EP", flags=("--source-expert-parallel-size",), hidden=True)

@@ -90,14 +90,16 @@ class ModelOptions:
     """Model"""
 
     model: str = option(
-        help="Hugging Face directory (nothing is downloaded), or tiny:qwen2, tiny:llama, ... to try things out.",
+        help="Hugging Face directory or Megatron checkpoint, split in any way (nothing is downloaded); or tiny:qwen2, "
+        "tiny:llama, ... to try things out.",
         metavar="DIRECTORY",
         flags=("--model", "--load"),
     )
     random_init: bool = option(False, "Start from random weights: only config.json of the model is used.")
     tokenizer: Path | None = option(
         None,
-        "Directory of the tokenizer to save with the model, if not the model's own.",
+        "Directory of the tokenizer to save with the model, if not the model's own; and of the config, for a Megatron "
+        "checkpoint that has no hf/config.json.",
         flags=("--tokenizer", "--tokenizer-name-or-path"),
     )
     dtype: Literal["float32", "bfloat16", "float64", "float16"] = option(
@@ -311,7 +313,11 @@ class ParallelOptions:
 class RunOptions:
     """Run"""
 
-    save: Path = option(help="Directory to write metrics.jsonl and model/ to.", flags=("--save", "--out"), short="-o")
+    save: Path = option(
+        help="Directory to write metrics.jsonl and model/ to (see --save-format).",
+        flags=("--save", "--out"),
+        short="-o",
+    )
     overwrite: bool = option(False, "Replace the run that is already in --save.")
     device: Literal["auto", "cpu", "cuda", "npu"] = option(
         "auto",
@@ -331,6 +337,11 @@ class RunOptions:
     )
     eval_iters: int | None = option(
         None, "Batches of --global-batch-size rows in an evaluation; 0 evaluates nothing. Default: all.", min=0
+    )
+    save_format: Literal["hf", "mcore", "native"] = option(
+        "hf",
+        "What the run leaves in the end: a Hugging Face directory (SAVE/model); a Megatron checkpoint split as the run "
+        "is (SAVE/mcore); or the last checkpoint to go on from and no more (SAVE/step-N).",
     )
     async_save: bool = option(True, "Write checkpoints while training goes on, from a copy in memory.")
     keep_last: int | None = option(2, "Checkpoints that are kept, the newest ones; 0 keeps all.", min=0)

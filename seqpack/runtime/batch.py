@@ -83,7 +83,10 @@ class Batch:
         )
 
     def padded(self, length: int) -> Batch:
-        """The batch with padding at its end, a segment of its own, so that it has ``length`` tokens."""
+        """The batch with padding at its end, a segment of its own, so that it has ``length`` tokens.
+
+        That of a batch ``without_labels`` counts as little as the rest of it.
+        """
         missing = length - self.input_ids.shape[1]
         assert missing >= 0, f"a batch of {self.input_ids.shape[1]} tokens cannot be padded to {length}"
         if missing == 0:
@@ -97,7 +100,7 @@ class Batch:
             is_real=extend(self.is_real, value=False),
             loss_weights=None if self.loss_weights is None else extend(self.loss_weights),
             segments=replace(self.segments, cu_seqlens=np.append(self.segments.cu_seqlens, np.int32(length))),
-            num_padding=self.num_padding + missing,
+            num_padding=self.num_padding + missing if self.num_tokens else 0,
         )
 
     def to(self, device: torch.device) -> Batch:

@@ -12,7 +12,7 @@ import torch
 
 from seqpack.io.publish import partial_folder
 from seqpack.models.lora import LoraSettings, write_adapter
-from seqpack.models.whole import quiet_transformers
+from seqpack.runtime.quiet import quiet_transformers
 from seqpack.train.disk import unwritable
 
 TOKENIZER_FILES = (

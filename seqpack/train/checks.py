@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 METRICS_FILE = "metrics.jsonl"
 MODEL_FOLDER = "model"
 ADAPTER_FOLDER = "adapter"
+MEGATRON_FOLDER = "mcore"
+RESULT_FOLDERS = (MODEL_FOLDER, ADAPTER_FOLDER, MEGATRON_FOLDER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +201,8 @@ def check_stage(data: TrainDataOptions, manifest: Manifest) -> None:
 
 def check_output(save: Path, *, overwrite: bool) -> None:
     """SP004 if another run is in ``--save``."""
-    for found in (save / MODEL_FOLDER, save / ADAPTER_FOLDER, save / METRICS_FILE, *save.glob("step-*")):
+    results = [save / folder for folder in RESULT_FOLDERS]
+    for found in (*results, save / METRICS_FILE, *save.glob("step-*")):
         if found.exists() and not overwrite:
             raise ConfigError(
                 "SP004", f"{found} exists already", help="choose another --save, or give --overwrite to replace it"

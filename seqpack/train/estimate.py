@@ -161,7 +161,7 @@ def _kept_of_layer(config: Any, plan: ParallelPlan, work: Workload) -> float:
 def _features(config: Any) -> int:
     """Features of the MLP that a token passes in a layer."""
     if num_experts(config) is None:
-        return int(config.intermediate_size)
+        return int(getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
     size = getattr(config, "moe_intermediate_size", None) or config.intermediate_size
     return int(size * config.num_experts_per_tok)
 

@@ -1,4 +1,4 @@
-"""Whether a model can be laid out on ranks as the options say; found out before any process starts."""
+"""Whether a model can be laid out on ranks as the options say; found out before any weight exists."""
 
 from __future__ import annotations
 
@@ -9,9 +9,31 @@ from seqpack.models.expert_parallel import check_expert_parallel
 from seqpack.models.stages import PipelineCut, cut_pipeline
 from seqpack.models.tensor_parallel import check_tensor_parallel
 from seqpack.options.check import refuse_idle
+from seqpack.options.context import ContextOptions
 from seqpack.options.train import LoraOptions, ParallelOptions, TrainOptions
 from seqpack.runtime.parallel import ParallelPlan
 from seqpack.train.flops import costs_of_layers
+
+
+def refuse_idle_flags(plan: ParallelPlan, options: ParallelOptions, context: ContextOptions) -> None:
+    """ConfigError SP028 for flags about a pipeline or about shared rows where there is none.
+
+    ``--context-parallel-algo`` is no such flag: scripts name one beside a degree that is sometimes 1.
+    """
+    if plan.pp == 1:
+        refuse_idle(
+            options,
+            ("num_layers_per_virtual_pipeline_stage", "num_layer_list", "pipeline_schedule"),
+            because="there is no pipeline",
+            help="add --pipeline-model-parallel-size, or leave it out",
+        )
+    if plan.cp == 1:
+        refuse_idle(
+            context,
+            ("cp_plan", "cp_window_size", "ulysses_degree_in_cp", "cp_link", "cp_device"),
+            because="no processes share rows",
+            help="add --context-parallel-size, or leave it out",
+        )
 
 
 def cut_model(
@@ -27,12 +49,6 @@ def cut_model(
             help="leave one of them out: data parallel processes train adapters",
         )
     if plan.pp == 1:
-        refuse_idle(
-            options,
-            ("num_layers_per_virtual_pipeline_stage", "num_layer_list", "pipeline_schedule"),
-            because="there is no pipeline",
-            help="add --pipeline-model-parallel-size, or leave it out",
-        )
         return None
     if options.pipeline_schedule == "zero-bubble" and training.recompute_granularity == "selective":
         raise ConfigError(

@@ -6,6 +6,7 @@ is counted as such. So the shapes that travel are known to both sides and nothin
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 LENGTH_MULTIPLE = 64
 """Tokens of a micro-batch are filled up to a multiple of it: every other length needs a schedule of its own."""
+FORWARD_ACTIONS = frozenset({"UNSHARD", "RESHARD", "FORWARD", "SEND_F", "RECV_F"})
+"""What of a schedule an evaluation needs, by torch's names."""
 HEAD, EMBEDDING = "model.lm_head.weight", "model.model.embed_tokens.weight"
 
 
@@ -112,7 +115,11 @@ class PipelineLM(nn.Module):
         losses: list[torch.Tensor] = []
         last = {"target": numbers, "losses": losses} if len(self._cut.layers) - 1 in self._numbers else {}
         schedule = self._schedule(batches[0].input_ids.shape[1])
-        (schedule.step if train else schedule.eval)(*arguments, number=numbers, **last)
+        if train:
+            schedule.step(*arguments, number=numbers, **last)
+        else:
+            with _forward_only(schedule):
+                schedule.eval(*arguments, number=numbers, **last)
         for stage in self.stages:
             stage.batches = {}
         total = torch.zeros((), dtype=torch.float64)
@@ -181,6 +188,26 @@ class PipelineLM(nn.Module):
 
 def _keep(batch: Batch) -> Batch:
     return batch
+
+
+@contextlib.contextmanager
+def _forward_only(schedule: Any) -> Iterator[None]:
+    """Without what a schedule of several stages a rank does for gradients.
+
+    torch goes through all of it in an evaluation too, and fails where two stages of a rank are neighbours (V-shaped).
+    """
+    whole = getattr(schedule, "pipeline_order_with_comms", None)
+    if whole is None:  # one stage a rank: torch leaves out the rest by itself
+        yield
+        return
+    schedule.pipeline_order_with_comms = {
+        rank: [action for action in actions if action.computation_type.name in FORWARD_ACTIONS]
+        for rank, actions in whole.items()
+    }
+    try:
+        yield
+    finally:
+        schedule.pipeline_order_with_comms = whole
 
 
 def whole_state(model: PipelineLM, dtype: torch.dtype, *, keep: bool) -> dict[str, torch.Tensor]:

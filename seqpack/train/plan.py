@@ -12,7 +12,7 @@ from seqpack.attention.registry import BUILTIN_BACKENDS
 from seqpack.core.errors import ConfigError
 from seqpack.models.compiling import check_compiler
 from seqpack.models.load import ModelSpec, resolve_model
-from seqpack.models.lora import LoraSettings
+from seqpack.models.lora import LoraSettings, find_targets
 from seqpack.models.self_check import self_check
 from seqpack.models.stages import PipelineCut
 from seqpack.options.context import ContextOptions
@@ -31,6 +31,7 @@ from seqpack.runtime.ranks import Ranks
 from seqpack.text.tokenizer import Tokenizer
 from seqpack.train.checks import (
     ADAPTER_FOLDER,
+    MEGATRON_FOLDER,
     MODEL_FOLDER,
     Isolation,
     check_output,
@@ -40,12 +41,13 @@ from seqpack.train.checks import (
 )
 from seqpack.train.context import attention_name, context_settings, make_planner, needs_parts, prices
 from seqpack.train.data import TrainData, open_data
-from seqpack.train.estimate import Workload, estimate_layout
+from seqpack.train.estimate import Workload, estimate_layout, outline_of
 from seqpack.train.flops import ModelFlops
-from seqpack.train.layout import cut_model
+from seqpack.train.layout import cut_model, refuse_idle_flags
 from seqpack.train.loader import BatchReader, RowSchedule
 from seqpack.train.loop import Evaluation
 from seqpack.train.loss import chunked_cross_entropy
+from seqpack.train.megatron_export import check_export, megatron_options
 from seqpack.train.pipeline import check_micro_batches
 from seqpack.train.run_state import SavedStep, newest
 from seqpack.train.summary import ContextPrice, LayoutEstimate, RunSummary
@@ -90,7 +92,17 @@ class TrainPlan:
     @property
     def result_folder(self) -> str:
         """Name of what the run writes in the end."""
+        if self.run.save_format == "native":
+            return f"step-{len(self.schedule)}"
+        if self.run.save_format == "mcore":
+            return MEGATRON_FOLDER
         return MODEL_FOLDER if self.lora is None else ADAPTER_FOLDER
+
+    @property
+    def save_interval(self) -> int | None:
+        """Steps between two checkpoints; there is one after the last step as well."""
+        interval = self.run.save_interval
+        return len(self.schedule) if interval is None and self.run.save_format == "native" else interval
 
     @property
     def num_micro_batches(self) -> int:
@@ -191,7 +203,7 @@ class TrainPlan:
         if self.attention.on_request:
             notes.append(f"attention {self.attention.name} builds the whole mask: exact, and much slower than causal")
         if self.lora is not None:
-            targets = ", ".join(self.lora.targets) or "every matrix of the layers"
+            targets = ", ".join(self.lora.targets)
             notes.append(f"LoRA of rank {self.lora.rank}, alpha {self.lora.alpha:g}, beside {targets}")
         if self.evaluation is not None:
             rows = sum(len(rows) for step in self.evaluation.schedule for rows in step.micro_batches)
@@ -218,6 +230,8 @@ def prepare(
     Raises ``ConfigError``, ``DataError`` or ``DeviceError`` for the first thing that does not fit.
     """
     parallel_plan = _parallel(parallel or ParallelOptions(), ranks)
+    if run.resume is None:  # one that goes on in another layout keeps the flags of the one it had
+        refuse_idle_flags(parallel_plan, parallel or ParallelOptions(), context)
     check_output(run.save, overwrite=run.overwrite or run.resume is not None)
     dataset = open_data(data, end_token_id=_end_token(model, data))
     manifest = dataset.manifest
@@ -228,15 +242,30 @@ def prepare(
     spec = resolve_model(
         model.model,
         random_init=model.random_init,
+        config_dir=model.tokenizer,
         vocab_size=manifest.tokenizer.vocab_size,
         eos_token_id=manifest.tokenizer.eos_token_id,
         pad_token_id=manifest.tokenizer.pad_token_id,
     )
+    if spec.checkpoint is not None and lora is not None and lora.lora_r is not None:
+        raise ConfigError(
+            "SP208",
+            f"--lora-r: adapters name the model they belong to, and {spec.name} is a Megatron checkpoint",
+            help=f"seqpack convert {spec.name} --to hf -o DIRECTORY, and train with --model DIRECTORY",
+        )
     training = training.with_step_rows(dataset.mean_tokens())
     if training.compile:
         shared = parallel_plan.dp < parallel_plan.world_size
         check_compiler(backend.device.type, spec.config, shared_layers=shared)
     cut = cut_model(spec.config, parallel_plan, parallel or ParallelOptions(), training, lora or LoraOptions())
+    if run.save_format == "mcore":
+        if lora is not None and lora.lora_r is not None:
+            raise ConfigError(
+                "SP208",
+                "--save-format mcore: adapters have no place in a Megatron checkpoint",
+                help="leave --save-format out: adapters are saved for peft, which can merge them",
+            )
+        check_export(spec.config, megatron_options(parallel_plan, cut))
     if not spec.tested:
         self_check(spec.config, cpu_flash_attention, chunked_cross_entropy)
     if data.repack_epochs:
@@ -267,7 +296,7 @@ def prepare(
         ranks=ranks,
         parallel=parallel_plan,
         cut=cut,
-        lora=_lora(lora or LoraOptions()),
+        lora=_lora(lora or LoraOptions(), spec),
         context=make_planner(settings, context, spec, parallel_plan, backend, attention, DTYPE_BYTES[model.dtype])
         if settings is not None
         else None,
@@ -292,11 +321,13 @@ def _attention(
     return select_attention(name, BUILTIN_BACKENDS, needs)
 
 
-def _lora(options: LoraOptions) -> LoraSettings | None:
+def _lora(options: LoraOptions, spec: ModelSpec) -> LoraSettings | None:
+    """The settings with the matrices that get an adapter, all of which the model has."""
     if options.lora_r is None:
         return None
     alpha = 2.0 * options.lora_r if options.lora_alpha is None else options.lora_alpha
-    return LoraSettings(options.lora_r, alpha, options.lora_dropout, tuple(options.lora_target_modules))
+    targets = find_targets(outline_of(spec.config), options.lora_target_modules)
+    return LoraSettings(options.lora_r, alpha, options.lora_dropout, targets)
 
 
 def _parallel(options: ParallelOptions, ranks: Ranks) -> ParallelPlan:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import seqpack
+from seqpack.core.errors import ConfigError
 from seqpack.models.compiling import compile_layers
 from seqpack.models.lora import LoraSettings, adapter_weights, add_lora
 from seqpack.models.materialize import empty_model, materialize
@@ -27,14 +28,15 @@ from seqpack.runtime.watchdog import watched
 from seqpack.train.assemble import Observe, as_it_is, assemble
 from seqpack.train.checkpoint import save_adapter, save_hf
 from seqpack.train.checks import (
-    ADAPTER_FOLDER,
     METRICS_FILE,
     MODEL_FOLDER,
+    RESULT_FOLDERS,
 )
 from seqpack.train.context import share_rows
 from seqpack.train.flops import ModelFlops, peak_flops
 from seqpack.train.loop import Progress, Saving, Trainer, train
 from seqpack.train.loss import chunked_cross_entropy
+from seqpack.train.megatron_export import export, megatron_options
 from seqpack.train.metrics import JsonlSink, read_metrics
 from seqpack.train.optim import Optimizer, learning_rate
 from seqpack.train.pipeline import PipelineLM, whole_state
@@ -61,6 +63,12 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = (), *, checkpoints: b
     with a checkpoint on disk; without ``checkpoints`` there is none, and signals do what they do elsewhere.
     """
     ranks, save = plan.ranks, plan.run.save
+    if plan.run.save_format == "native" and not checkpoints:
+        raise ConfigError(
+            "SP208",
+            "--save-format native: without a disk that all machines share, there are no checkpoints",
+            help="leave --save-format out, or give a --save that all machines reach",
+        )
     check_agreement(ranks, {**_identity(plan), **_facts(plan)})
     ranks.wait()  # all have looked at --save before the first one changes it
     share = plan.parallel.row_share(ranks.rank)
@@ -85,7 +93,7 @@ def execute(plan: TrainPlan, sinks: Sequence[MetricSink] = (), *, checkpoints: b
         saving = None
         if checkpoints:
             saving = Saving(
-                lambda step: state.save(step, trainer.optimizer.tensors()), state.finish, plan.run.save_interval
+                lambda step: state.save(step, trainer.optimizer.tensors()), state.finish, plan.save_interval
             )
         result = train(trainer, sinks=sinks, saving=saving, evaluation=plan.evaluation, progress=progress)
     _export(plan, model)
@@ -143,11 +151,26 @@ def _adapter_size(plan: TrainPlan, model: PackedLM | PipelineLM) -> int:
 
 
 def _export(plan: TrainPlan, model: PackedLM | PipelineLM) -> None:
-    """Write the model as a Hugging Face directory: rank 0 does, with the pieces of all."""
+    """Write the model as ``--save-format`` says: rank 0 does, with the pieces of all."""
+    if plan.run.save_format == "native":  # the last checkpoint is what is left
+        return
+    if plan.run.save_format == "mcore":
+        folder = plan.run.save / MODEL_FOLDER
+        _export_model(plan, model, folder)
+        if plan.ranks.first:
+            export(folder, plan.run.save / plan.result_folder, megatron_options(plan.parallel, plan.cut))
+            shutil.rmtree(folder)
+        plan.ranks.wait()
+        return
     folder = plan.run.save / plan.result_folder
     if plan.lora is not None:
         _export_adapter(plan, plan.lora, model.model, folder)
         return
+    _export_model(plan, model, folder)
+
+
+def _export_model(plan: TrainPlan, model: PackedLM | PipelineLM, folder: Path) -> None:
+    """A Hugging Face directory, written by rank 0."""
     if plan.ranks.size == 1:
         save_hf(model.model, folder, plan.tokenizer_dir)
         return
@@ -174,7 +197,7 @@ def _export_adapter(plan: TrainPlan, lora: LoraSettings, model: Any, folder: Pat
 
 def remove_run(save: Path) -> None:
     """Nothing of an older run may lie beside this one, should this one fail."""
-    for folder in (MODEL_FOLDER, ADAPTER_FOLDER):
+    for folder in RESULT_FOLDERS:
         shutil.rmtree(save / folder, ignore_errors=True)
     for checkpoint in save.glob("step-*"):
         shutil.rmtree(checkpoint, ignore_errors=True)
@@ -207,6 +230,13 @@ def _facts(plan: TrainPlan) -> dict[str, Any]:
         "attention": plan.attention.name,
         "context parallelism": None if plan.context is None else asdict(plan.context.settings),
         "set of training options": asdict(plan.training),
+        "way to pad, to evaluate or to save": [
+            plan.data.pad_to,
+            plan.run.eval_interval,
+            plan.run.eval_iters,
+            plan.run.save_interval,
+            plan.run.async_save,
+        ],
         "checkpoint to go on from": None if plan.saved is None else plan.saved.step,
         "version of seqpack": seqpack.__version__,
         "version of torch": torch.__version__,

@@ -217,14 +217,6 @@ def test_a_rank_without_a_file(llama: Path, tmp_path: Path, name: str) -> None:
     assert caught.value.code == "SP401"
 
 
-def test_torch_dist_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "latest_checkpointed_iteration.txt").write_text("7")
-    (tmp_path / "iter_0000007").mkdir()
-    (tmp_path / "iter_0000007/metadata.json").write_text("{}")
-    with pytest.raises(ConfigError, match="torch_dist"):
-        find_checkpoint(tmp_path)
-
-
 @pytest.mark.parametrize("value", [torch.zeros(2, dtype=torch.int8), "text"])
 def test_what_is_no_weight_is_not_passed_over(tmp_path: Path, value: Any) -> None:
     (tmp_path / "mp_rank_00").mkdir()

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from seqpack.convert.convert import convert_weights
 from tests.distributed import run_ranks
 
-from .conftest import make_model, options
+from .conftest import make_model, options, same_bytes
 
 pytestmark = [
     pytest.mark.slow,
@@ -67,6 +68,33 @@ def test_a_split_of_a_split(tmp_path: Path, family: str) -> None:
     assert_close(source, tmp_path / "mcore", tp=2)
 
 
+@pytest.mark.parametrize("tp", [1, 2])
+@pytest.mark.parametrize(
+    ("family", "sizes"),
+    [*DENSE, *EXPERTS, ("qwen3_moe", {"norm_topk_prob": True, "mlp_only_layers": [1]})],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_distributed_layout(tmp_path: Path, family: str, sizes: dict[str, Any], tp: int) -> None:
+    """Its own loader takes it as strictly as it can, split over ranks as it likes."""
+    source = make_model(tmp_path / "hf", family, **sizes)
+    convert_weights(options(source, "mcore", tmp_path / "mcore", tp=2, ckpt_format="torch_dist"))
+    assert_close(source, tmp_path / "mcore", tp)
+
+
+@pytest.mark.parametrize("ep", [1, 2])
+def test_what_it_saves_is_read(tmp_path: Path, ep: int) -> None:
+    """Chunks cut as ranks hold them, written by Megatron-core itself."""
+    family, sizes = ("qwen3_moe", {"norm_topk_prob": True}) if ep > 1 else ("qwen2", {"tie_word_embeddings": True})
+    source = make_model(tmp_path / "hf", family, **sizes)
+    convert_weights(options(source, "mcore", tmp_path / "mcore", tp=2, ckpt_format="torch_dist"))
+    (tmp_path / "saved").mkdir()
+    run_ranks(2 * ep, megatron_logits, str(tmp_path / "mcore"), 2, ep, str(tmp_path / "saved"))
+    convert_weights(options(tmp_path / "saved", "hf", tmp_path / "back", hf_dir=source))
+    before, after = (load_file(folder / "model.safetensors") for folder in (source, tmp_path / "back"))
+    assert before.keys() == after.keys()
+    assert all(same_bytes(before[name], after[name]) for name in before)
+
+
 def assert_agrees(tmp_path: Path, family: str, sizes: dict[str, Any], **split: int) -> None:
     source = make_model(tmp_path / "hf", family, **sizes)
     convert_weights(options(source, "mcore", tmp_path / "mcore", **split))
@@ -85,32 +113,40 @@ def assert_close(source: Path, checkpoint: Path, tp: int, ep: int = 1) -> None:
         assert difference < 1e-4, f"largest difference {difference:.2e}"
 
 
-def megatron_logits(ranks: Any, checkpoint: str, tp: int, ep: int) -> Any:
-    """Logits ``[samples, tokens, vocabulary]`` of the checkpoint, by one rank of several."""
+def megatron_logits(ranks: Any, checkpoint: str, tp: int, ep: int, save: str = "") -> Any:
+    """Logits ``[samples, tokens, vocabulary]`` of a checkpoint, by one rank of several; ``save``: it is saved there."""
     warnings.simplefilter("ignore")
     import megatron.core.tensor_parallel.random as tensor_parallel_random
     import megatron.core.transformer.moe.moe_utils as moe_utils
     from megatron.core import parallel_state
     from megatron.core.models.gpt import GPTModel
-    from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+    from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec, get_gpt_layer_local_spec
 
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     parallel_state.initialize_model_parallel(tp, 1, expert_model_parallel_size=ep, expert_tensor_parallel_size=tp)
     tensor, expert = parallel_state.get_tensor_model_parallel_rank(), parallel_state.get_expert_model_parallel_rank()
     folder = f"mp_rank_{tensor:02d}" + (f"_{expert:03d}" if ep > 1 else "")
+    iteration = Path(checkpoint) / "iter_0000001"
+    is_dist = (iteration / "common.pt").exists()
     with torch.serialization.safe_globals([Namespace]):
-        state = torch.load(Path(checkpoint) / "iter_0000001" / folder / "model_optim_rng.pt", weights_only=True)
+        file = iteration / "common.pt" if is_dist else iteration / folder / "model_optim_rng.pt"
+        state = torch.load(file, weights_only=True)
     args = state["args"]
-    spec = get_gpt_layer_local_spec(args.num_experts, False, args.qk_layernorm, normalization=args.normalization)
+    config = transformer_config(args)
+    if isinstance(args.moe_layer_freq, list):
+        spec = get_gpt_decoder_block_spec(config, False, normalization=args.normalization)
+    else:
+        spec = get_gpt_layer_local_spec(args.num_experts, False, args.qk_layernorm, normalization=args.normalization)
     # the only random numbers are those of dropout, which is off, and the tracker of their states wants a GPU
     # without Transformer Engine, 0.16.1 leaves this name undefined
     moe_utils.te_general_gemm = None
     # and buffers are moved to the current GPU
     torch.cuda.current_device = lambda: "cpu"  # type: ignore[assignment, return-value]
+    torch.cuda.synchronize = lambda *device: None
     tensor_parallel_random.CudaRNGStatesTracker.fork = lambda *names: nullcontext()
     model = GPTModel(
-        transformer_config(args),
+        config,
         spec,
         vocab_size=args.padded_vocab_size,
         max_sequence_length=args.max_position_embeddings,
@@ -120,13 +156,37 @@ def megatron_logits(ranks: Any, checkpoint: str, tp: int, ep: int) -> Any:
         rotary_percent=args.rotary_percent,
         rotary_base=args.rotary_base,
     ).eval()
-    report = model.load_state_dict(state["model"], strict=False)
+    weights = load_dist(model, iteration, state.get("content_metadata")) if is_dist else state["model"]
+    if save:
+        save_dist(model, Path(save), state)
+    report = model.load_state_dict(weights, strict=False)
     assert not report.unexpected_keys
     assert all(key.endswith("_extra_state") for key in report.missing_keys), report.missing_keys
     positions = torch.arange(LENGTH).expand(2, LENGTH)
     mask = torch.ones(LENGTH, LENGTH, dtype=torch.bool).triu(1)[None, None]
     with torch.no_grad():
         return model(IDS, positions, mask).float().tolist()
+
+
+def load_dist(model: Any, iteration: Path, content: dict[str, Any] | None) -> Any:
+    from megatron.core import dist_checkpointing
+    from megatron.core.dist_checkpointing.validation import StrictHandling
+    from megatron.core.safe_globals import register_safe_globals
+
+    wanted = {"model": model.sharded_state_dict(metadata=content)}
+    register_safe_globals()
+    # what the default lets pass is only what this model has no use for; nothing may be missing
+    loaded = dist_checkpointing.load(wanted, str(iteration), strict=StrictHandling.RAISE_UNEXPECTED)
+    return loaded["model"]
+
+
+def save_dist(model: Any, folder: Path, state: dict[str, Any]) -> None:
+    from megatron.core import dist_checkpointing
+
+    (folder / "iter_0000005").mkdir(exist_ok=True)
+    (folder / "latest_checkpointed_iteration.txt").write_text("5")
+    sharded = {"args": state["args"], "iteration": 5, "model": model.sharded_state_dict()}
+    dist_checkpointing.save(sharded, str(folder / "iter_0000005"))
 
 
 def transformer_config(args: Namespace) -> Any:

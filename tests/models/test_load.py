@@ -72,6 +72,7 @@ def test_another_family_is_refused(tmp_path: Path) -> None:
     ("family", "settings", "named"),
     [
         ("llama", {"attention_dropout": 0.1}, "attention_dropout 0.1"),
+        ("llama", {"attn_pdrop": 0.1}, "attn_pdrop 0.1"),
         ("llama", {"quantization_config": {"quant_method": "fp8"}}, "quantized weights"),
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "'dynamic'"),
     ],

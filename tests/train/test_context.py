@@ -163,6 +163,33 @@ def test_what_does_not_fit(
     assert raised.value.help
 
 
+@pytest.mark.parametrize(
+    ("flag", "given"),
+    [
+        ("--cp-plan", {"cp_plan": "contiguous"}),
+        ("--cp-window-size", {"cp_window_size": 2}),
+        ("--ulysses-degree-in-cp", {"ulysses_degree_in_cp": 2}),
+        ("--cp-link", {"cp_link": 5.0}),
+        ("--cp-device", {"cp_device": "npu"}),
+    ],
+)
+def test_flags_about_shared_rows_where_none_are(
+    write_dataset: WriteDataset, tmp_path: Path, flag: str, given: dict[str, Any]
+) -> None:
+    data = write_dataset(PACKS, seq_length=10)
+    with pytest.raises(ConfigError, match=f"{flag} would do nothing: no processes share rows") as raised:
+        plan(Ranks(0, 2), data, tmp_path / "run", **given)
+    assert raised.value.code == "SP028"
+    resumed = plan(Ranks(0, 2), data, tmp_path / "run", resume=tmp_path / "run", num_layer_list="1,1", **given)
+    assert resumed.context is None and resumed.cut is None, "a run may go on in a layout that has no use for them"
+
+
+def test_an_algorithm_without_ranks_to_share_rows_is_noted() -> None:
+    options = ContextOptions(context_parallel_algo="ring")
+    assert options.notes(1) == ["no effect, no processes share rows: --context-parallel-algo"]
+    assert options.notes(2) == ContextOptions().notes(1) == []
+
+
 def test_a_backend_without_parts_is_refused_for_rings(write_dataset: WriteDataset, tmp_path: Path) -> None:
     from seqpack.attention.contract import AttentionNeeds
     from seqpack.attention.registry import BUILTIN_BACKENDS

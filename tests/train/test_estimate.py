@@ -86,6 +86,20 @@ def test_weights_are_counted_as_ranks_hold_them(
             assert found == reckoned
 
 
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("gpt2", {"n_embd": 64, "n_layer": 2, "n_head": 4}),
+        ("opt", {"hidden_size": 64, "ffn_dim": 256, "num_hidden_layers": 2, "num_attention_heads": 4}),
+    ],
+)
+def test_families_that_name_their_widths_otherwise(family: str, settings: dict[str, Any]) -> None:
+    config = AutoConfig.for_model(family, vocab_size=320, **settings)
+    found = estimate_layout(config, ParallelPlan.of(2), None, Workload(1, 1024, 4))
+    alone = estimate_layout(config, ParallelPlan.of(2), None, Workload(1, 512, 4))
+    assert found.weights > 0 and found.activation_bytes > alone.activation_bytes
+
+
 def _held(parameter: torch.Tensor) -> int:
     return parameter._local_tensor.numel() if isinstance(parameter, DTensor) else parameter.numel()
 

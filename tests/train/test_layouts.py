@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoConfig
 
 from seqpack.core.errors import ConfigError
 from seqpack.options.train import LoraOptions, ParallelOptions
@@ -16,7 +18,7 @@ from seqpack.train.run import execute
 from seqpack.train.stopping import RunStopped
 from tests.distributed import run_ranks
 
-from .conftest import WriteDataset
+from .conftest import VOCAB_SIZE, WriteDataset
 from .test_distributed import assert_same_run
 from .test_resume import Raise
 from .test_run import options
@@ -64,6 +66,38 @@ def test_a_run_that_changes_its_layout_twice(
         done = run_ranks(size, run_on, data, tmp_path / "run", layout, given, 0 if last else 2 * number + 1)
         assert last or set(done) == {2 * number + 2}
     assert_same_run(tmp_path / "run", tmp_path / "whole", tolerance)
+
+
+def evaluate_on(ranks: Ranks, data: Path, folder: Path, layouts: list[dict[str, Any]], given: dict[str, Any]) -> None:
+    for number, layout in enumerate(layouts):
+        run_on(ranks, data, folder / str(number), layout, given)
+
+
+def test_several_stages_a_process_are_evaluated_between_steps(write_dataset: WriteDataset, tmp_path: Path) -> None:
+    data = write_dataset(PACKS, seq_length=10)
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = AutoConfig.for_model(
+        "qwen2", num_hidden_layers=4, vocab_size=VOCAB_SIZE, tie_word_embeddings=True, **shape
+    )
+    config.save_pretrained(tmp_path / "model")
+    given = {"model": str(tmp_path / "model"), "random_init": True}
+    run_on(Ranks(), data, tmp_path / "whole", {}, given)
+    layouts = [
+        {PP: 2, "pipeline_schedule": "zero-bubble"},
+        {PP: 2, "num_layers_per_virtual_pipeline_stage": 1},
+        {PP: 2, "pipeline_schedule": "zero-bubble", "num_layers_per_virtual_pipeline_stage": 1},
+    ]
+    run_ranks(2, evaluate_on, data, tmp_path, layouts, given)
+    for number in range(len(layouts)):
+        assert_same_run(tmp_path / str(number), tmp_path / "whole", 1e-9)
+        assert evaluations(tmp_path / str(number)) == pytest.approx(evaluations(tmp_path / "whole"), rel=1e-9)
+
+
+def evaluations(run: Path) -> list[float]:
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    found = [line["eval_loss"] for line in lines if "eval_loss" in line]
+    assert len(found) > 1
+    return found
 
 
 def refuse(write_dataset: WriteDataset, tmp_path: Path, size: int, layout: dict[str, Any], **given: Any) -> ConfigError:

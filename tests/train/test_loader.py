@@ -128,3 +128,11 @@ def test_padding_of_unpacked_rows(pad_to: str, padding: int) -> None:
     reader = BatchReader(rows, MaskMode.BLOCK_CAUSAL, pad_to, seq_length=9)  # type: ignore[arg-type]
     batch = reader(np.array([0, 1]))
     assert (batch.num_tokens, batch.num_padding) == (7, padding)
+
+
+def test_a_batch_that_does_not_count_has_no_padding_either() -> None:
+    reader = BatchReader([PackedSequence(*[np.ones(5, np.int32)] * 2, np.array([0, 5], np.int32), 0)], MaskMode.CAUSAL)
+    batch = reader(np.array([0]))
+    assert batch.padded(8).num_padding == 3
+    idle = batch.without_labels().padded(8)
+    assert idle.input_ids.shape == (1, 8) and idle.num_padding == 0

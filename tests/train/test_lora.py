@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoConfig
 
 from seqpack.core.errors import ConfigError
 from seqpack.core.types import MaskMode
 from seqpack.models.load import build_model, resolve_model
-from seqpack.models.lora import LoraLinear, LoraSettings, add_lora
+from seqpack.models.lora import LoraLinear, LoraSettings, add_lora, find_targets
 from seqpack.models.packed import PackedLM
 from seqpack.options.train import LoraOptions
 from seqpack.runtime.batch import collate
+from seqpack.train.estimate import outline_of
 from seqpack.train.plan import TrainPlan, prepare
 from seqpack.train.run import execute
 from seqpack.train.stopping import RunStopped
@@ -132,6 +134,25 @@ def test_an_unknown_matrix() -> None:
     with pytest.raises(ConfigError, match="no matrix 'q_prj'") as raised:
         add_lora(tiny_model().model, LoraSettings(2, 4.0, 0.0, ("q_prj",)))
     assert "q_proj" in raised.value.help
+
+
+def test_a_dry_run_finds_an_unknown_matrix_and_names_the_known(write_dataset: WriteDataset, tmp_path: Path) -> None:
+    data = write_dataset(PACKS, seq_length=10)
+    with pytest.raises(ConfigError, match="no matrix 'q_prj'"):
+        plan(data, tmp_path / "run", LoraOptions(lora_r=2, lora_target_modules=["q_prj"]))
+    dense, experts = (
+        plan(data, tmp_path / "run", LoraOptions(lora_r=2), model=name).summary().notes
+        for name in ("tiny:qwen2", "tiny:mixtral")
+    )
+    assert any(note.endswith("beside down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj") for note in dense)
+    assert any(note.endswith("beside k_proj, o_proj, q_proj, v_proj") for note in experts), "experts have no adapters"
+
+
+def test_a_family_without_matrices_to_adapt() -> None:
+    config = AutoConfig.for_model("gpt2", n_embd=8, n_layer=1, n_head=2, n_positions=16, vocab_size=11)
+    with pytest.raises(ConfigError, match="the layers of family 'gpt2' have no matrix for") as raised:
+        find_targets(outline_of(config), ())
+    assert raised.value.code == "SP208"
 
 
 def test_options_without_a_rank() -> None:

@@ -277,3 +277,26 @@ def test_memory_of_weights_gradients_and_optimizer(
 ) -> None:
     summary = plan(write_dataset(PACKS), tmp_path / "run", dtype=dtype).summary()
     assert summary.state_bytes == bytes_each * summary.num_parameters
+
+
+@pytest.mark.parametrize(
+    "given", [{"eval_interval": 3}, {"eval_iters": 1}, {"save_interval": 2}, {"async_save": False}, {"lr": 0.5}]
+)
+def test_ranks_compare_what_makes_them_meet(
+    write_dataset: WriteDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
+) -> None:
+    class ComparedError(Exception):
+        pass
+
+    def compare(ranks: object, facts: dict[str, object]) -> None:
+        seen.append(facts)
+        raise ComparedError
+
+    seen: list[dict[str, object]] = []
+    monkeypatch.setattr("seqpack.train.run.check_agreement", compare)
+    data = write_dataset(PACKS, seq_length=10)
+    same = {"split": "60,40", "eval_interval": 2}
+    for options_of_rank in (same, same, {**same, **given}):
+        with pytest.raises(ComparedError):
+            execute(plan(data, tmp_path / "run", **options_of_rank))
+    assert seen[0] == seen[1] != seen[2]

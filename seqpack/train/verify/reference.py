@@ -35,7 +35,7 @@ class Reference:
         """The weights of ``spec``, which come from its directory."""
         from transformers import AutoModelForCausalLM
 
-        from seqpack.models.whole import quiet_transformers
+        from seqpack.runtime.quiet import quiet_transformers
 
         with quiet_transformers():
             model = AutoModelForCausalLM.from_pretrained(

@@ -17,7 +17,7 @@ from seqpack.core.errors import ConfigError
 from seqpack.core.types import MaskMode
 from seqpack.models.load import ModelSpec
 from seqpack.models.self_check import tiny_model
-from seqpack.models.whole import quiet_transformers
+from seqpack.runtime.quiet import quiet_transformers
 from seqpack.train.run import make_trainer
 from seqpack.train.verify import checks
 from seqpack.train.verify.expected import Expected, Unit
@@ -73,6 +73,12 @@ def checked_model(plan: TrainPlan, *, full_size: bool) -> Iterator[ModelSpec]:
                 "SP212",
                 f"--full-size: {spec.name} has no weights, and random ones are the same in a small copy",
                 help="leave --full-size out",
+            )
+        if spec.checkpoint is not None:
+            raise ConfigError(
+                "SP212",
+                f"--full-size: {spec.name} is a Megatron checkpoint, which transformers cannot load to compare with",
+                help=f"seqpack convert {spec.name} --to hf -o DIRECTORY, and verify that; or leave --full-size out",
             )
         spec.config.output_router_logits = False
         yield spec

@@ -87,6 +87,19 @@ def test_two_processes(write_dataset: WriteDataset) -> None:
     assert next(check for check in value["checks"] if check["name"] == "same data")["outcome"] == "passed"
 
 
+def test_what_is_left_out_is_said(write_dataset: WriteDataset, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_dataset(PACKS, seq_length=13)
+    code, value, _ = verify(capsys, data, "--compile", "--lora-r", "2")
+    assert code == 0
+    left_out = [note for note in value["notes"] if "is left out" in note]
+    assert [note.split()[0] for note in left_out] == ["--lora-r", "--compile"]
+
+
+def test_a_dry_run_of_it_is_refused(write_dataset: WriteDataset, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["verify", str(write_dataset(PACKS)), "--model", "tiny:qwen2", "--dry-run"]) == 2
+    assert "SP028" in capsys.readouterr().err
+
+
 def test_every_option_of_train_is_taken() -> None:
     flags = {}
     for name in ("train", "verify"):
