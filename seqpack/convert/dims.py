@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +71,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     try:
         config = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError("SP401", f"{path} is not JSON: {error}", help="download or copy it again") from error
     if not isinstance(config, dict):
         raise CheckpointError("SP401", f"{path} does not hold a JSON object", help="download or copy it again")
@@ -113,7 +115,9 @@ def read_dims(config: dict[str, Any], *, experts: bool = False) -> ModelDims:
 def _expert_sizes(config: dict[str, Any], num_layers: int) -> dict[str, Any]:
     """Transformers 5 writes ``num_local_experts`` for Qwen3-MoE as well, 4 wrote ``num_experts``."""
     step = _size(config, "decoder_sparse_step", 1)
-    dense = {int(layer) for layer in config.get("mlp_only_layers") or []}
+    dense = config.get("mlp_only_layers") or []
+    if not isinstance(dense, list) or not {int}.issuperset(map(type, dense)):
+        raise _wrong("mlp_only_layers", dense, "a list of layers")
     return {
         "num_experts": _size(config, "num_local_experts" if "num_local_experts" in config else "num_experts"),
         "expert_ffn_size": _size(config, "moe_intermediate_size", _size(config, "intermediate_size")),
@@ -124,14 +128,26 @@ def _expert_sizes(config: dict[str, Any], num_layers: int) -> dict[str, Any]:
 def read_rope(config: dict[str, Any]) -> Rope:
     """Rotary settings from ``rope_parameters`` (transformers 5) or from ``rope_theta`` and ``rope_scaling`` (4)."""
     settings = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(settings, dict):
+        raise _wrong("rope_parameters" if config.get("rope_parameters") else "rope_scaling", settings, "an object")
     kind = str(settings.get("rope_type", settings.get("type", "default")))
     return Rope(
-        theta=float(settings.get("rope_theta", config.get("rope_theta", 10000.0))),
+        theta=read_number(settings if settings.get("rope_theta") is not None else config, "rope_theta", 10000.0),
         kind=kind,
-        factor=float(settings.get("factor") or 1.0),
+        factor=read_number(settings, "factor", 1.0) or 1.0,
         is_known_to_megatron=kind in ("default", "linear")
         or (kind == "llama3" and settings.items() >= MEGATRON_LLAMA3),
     )
+
+
+def read_number(config: Mapping[str, Any], key: str, default: float) -> float:
+    """A number of a config, ``default`` where it is absent or null; CheckpointError SP401 for anything else."""
+    value = config.get(key)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise _wrong(key, value, "a number")
+    return float(value)
 
 
 def _size(config: dict[str, Any], key: str, default: int | None = None) -> int:
@@ -139,10 +155,14 @@ def _size(config: dict[str, Any], key: str, default: int | None = None) -> int:
     if value is None:
         value = default
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise CheckpointError(
-            "SP401", f"config.json has {key} {value!r} where a size is needed", help="use the config.json of the model"
-        )
+        raise _wrong(key, value, "a size")
     return value
+
+
+def _wrong(key: str, value: object, wanted: str) -> CheckpointError:
+    return CheckpointError(
+        "SP401", f"config.json has {key} {value!r} where {wanted} is needed", help="use the config.json of the model"
+    )
 
 
 def _contradiction(what: str) -> CheckpointError:

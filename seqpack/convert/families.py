@@ -191,7 +191,8 @@ def find_converter(config: dict[str, Any]) -> WeightConverter:
 
     ConfigError SP402 for an unknown one, with the known ones and how to add one.
     """
-    architectures = list(config.get("architectures") or [])
+    named = config.get("architectures") or []
+    architectures = list(map(str, named if isinstance(named, list) else [named]))
     known, broken = load_converters()
     if (error := broken.get(str(config.get("model_type")))) is not None:
         raise error
@@ -200,7 +201,7 @@ def find_converter(config: dict[str, Any]) -> WeightConverter:
             not architectures and converter.name == config.get("model_type")
         ):
             return converter
-    seen = ", ".join(map(str, architectures)) or f"model_type {config.get('model_type')!r}"
+    seen = ", ".join(architectures) or f"model_type {config.get('model_type')!r}"
     raise unknown_family(f"config.json names {seen}, which cannot be converted")
 
 

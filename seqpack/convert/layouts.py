@@ -129,8 +129,8 @@ def find_checkpoint(source: Path) -> tuple[Layout, Path]:
 
 def _latest(tracker: Path) -> str:
     text = tracker.read_text(encoding="utf-8", errors="replace").strip()
-    if text.isdecimal():
+    if text.isdecimal() and len(text) < 20:
         return f"iter_{int(text):07d}"
     if text != "release":
-        raise CheckpointError("SP401", f"{tracker} says {text!r}", help="it should hold a number or 'release'")
+        raise CheckpointError("SP401", f"{tracker} says {text[:40]!r}", help="it should hold a number or 'release'")
     return text

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 from typing import Any
 
-from seqpack.convert.dims import ModelDims, read_rope
+from seqpack.convert.dims import ModelDims, read_number, read_rope
 from seqpack.convert.dtypes import DType
 from seqpack.convert.mcore import Experts, Form, Model
 from seqpack.convert.torch_pickle import TorchDType
@@ -90,8 +91,7 @@ def config_from_args(args: Namespace) -> dict[str, Any]:
         "rope_theta": "rotary_base",
     }
     config = {theirs: getattr(args, ours, None) for theirs, ours in names.items()}
-    noop = getattr(args, "noop_layers", None) or ()
-    noop = noop.split(",") if isinstance(noop, str) else noop
+    noop = arg_numbers(args, "noop_layers")
     layers = getattr(args, "num_layers", None)
     config["num_hidden_layers"] = layers - len(noop) if isinstance(layers, int) else None
     config["vocab_size"] = getattr(args, "vocab_size", None) or getattr(args, "padded_vocab_size", None)
@@ -101,10 +101,17 @@ def config_from_args(args: Namespace) -> dict[str, Any]:
     config["model_type"] = _family(args)
     frequency = getattr(args, "moe_layer_freq", 1)
     if isinstance(frequency, list):
-        idle = {int(layer) for layer in noop}
-        real = [has_experts for slot, has_experts in enumerate(frequency) if slot not in idle]
+        real = [has_experts for slot, has_experts in enumerate(frequency) if slot not in noop]
         config["mlp_only_layers"] = [layer for layer, has_experts in enumerate(real) if not has_experts]
     return {name: value for name, value in config.items() if value is not None}
+
+
+def arg_numbers(args: Namespace | None, name: str) -> tuple[int, ...]:
+    """Numbers that args hold as text with commas between, in a list or in a set; none if they do not."""
+    value = getattr(args, name, None)
+    if isinstance(value, str):
+        return tuple(map(int, re.findall(r"\d{1,9}", value)))
+    return tuple(filter(lambda each: type(each) is int, value)) if isinstance(value, list | tuple | set) else ()
 
 
 def weight_args(dtype: DType, form: Form, ckpt_format: str) -> dict[str, Any]:
@@ -161,10 +168,10 @@ def _architecture(config: dict[str, Any], model: Model, form: Form) -> dict[str,
         "swiglu": True,
         "squared_relu": False,
         "normalization": "RMSNorm",
-        "norm_epsilon": float(config.get("rms_norm_eps", 1e-6)),
+        "norm_epsilon": read_number(config, "rms_norm_eps", 1e-6),
         "apply_layernorm_1p": False,
         "apply_query_key_layer_scaling": False,
-        "attention_dropout": float(config.get("attention_dropout", 0.0)),
+        "attention_dropout": read_number(config, "attention_dropout", 0.0),
         "hidden_dropout": 0.0,
         "untie_embeddings_and_output_weights": not dims.tied,
     }
@@ -172,7 +179,7 @@ def _architecture(config: dict[str, Any], model: Model, form: Form) -> dict[str,
 
 def _positions(config: dict[str, Any]) -> dict[str, Any]:
     rope = read_rope(config)
-    length = int(config.get("max_position_embeddings", 2048))
+    length = int(read_number(config, "max_position_embeddings", 2048))
     return {
         "seq_length": length,
         "max_position_embeddings": length,
@@ -206,7 +213,7 @@ def _experts(config: dict[str, Any], dims: ModelDims, form: Form) -> dict[str, A
         "num_experts": dims.num_experts or None,
         "moe_layer_freq": frequency if dims.dense_layers else 1,
         "moe_ffn_hidden_size": dims.expert_ffn_size or None,
-        "moe_router_topk": int(config.get("num_experts_per_tok", 2)),
+        "moe_router_topk": int(read_number(config, "num_experts_per_tok", 2)),
         # softmax over all experts, then the chosen ones: without renormalisation, Megatron calls that pre-softmax
         "moe_router_pre_softmax": has_experts and config.get("norm_topk_prob") is False,
         "moe_grouped_gemm": has_experts and form.experts is not Experts.SEQUENTIAL,

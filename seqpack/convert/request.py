@@ -71,8 +71,13 @@ def check_request(request: Request) -> None:
 
 
 def check_source(request: Request, source: Source) -> None:
-    """ConfigError SP413 for a flag that says something else than config.json or the checkpoint's files."""
+    """ConfigError SP413 for a flag that says something else than config.json or the checkpoint's files, SP028 for one
+    without effect."""
     options, converter = request.options, source.model.converter
+    if source.form is None:
+        refuse_idle(
+            options, ("hf_dir",), because=f"{source.root} has its own config.json and tokenizer", help="leave it out"
+        )
     if options.model_type_hf is not None:
         check_model_type(options.model_type_hf, converter)
     if options.add_qkv_bias and not converter.has("self_attention.linear_qkv.bias"):

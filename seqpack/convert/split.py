@@ -93,6 +93,13 @@ class SplitRequest:
         expert_tp = self.tp if self.expert_tp is None else self.expert_tp
         split = Split(self._stages(dims.num_layers), self.tp, self.ep, expert_tp)
         check_widths(split, dims)
+        idle = [place for place, stage in enumerate(split.stages) if all(set(chunk) == {None} for chunk in stage)]
+        if between := [place for place in idle if 0 < place < split.pp - 1]:  # others have embedding or head
+            raise ConfigError(
+                "SP414",
+                f"pipeline stage {between[0]} would hold nothing: --noop-layers names all its layers",
+                help="spread them over the stages, or choose fewer of these",
+            )
         return split
 
     def _stages(self, num_layers: int) -> tuple[tuple[Chunk, ...], ...]:
@@ -159,11 +166,14 @@ def check_widths(split: Split, dims: ModelDims) -> None:
             help="choose a --target-tensor-parallel-size that divides the heads, "
             "and the key-value heads or a multiple of them",
         )
-    if dims.ffn_hidden_size % tp or (dims.num_experts and dims.expert_ffn_size % split.expert_tp):
-        size = dims.expert_ffn_size if dims.num_experts else dims.ffn_hidden_size
-        raise _indivisible(
-            f"an MLP of {size} cannot be divided over TP {tp}", help="choose another --target-tensor-parallel-size"
-        )
+    for what, size, of in (
+        ("an MLP", dims.ffn_hidden_size, tp),
+        ("an expert", dims.expert_ffn_size, split.expert_tp),
+    ):
+        if size % of:
+            raise _indivisible(
+                f"{what} of {size} cannot be divided over TP {of}", help="choose another --target-tensor-parallel-size"
+            )
     if split.ep > 1 and (not dims.num_experts or dims.num_experts % split.ep):
         raise _indivisible(
             f"{dims.num_experts} experts cannot be divided over EP {split.ep}",

@@ -22,7 +22,8 @@ from seqpack.convert.dtypes import DType
 from seqpack.convert.layouts import Draft
 from seqpack.convert.mcore import Experts, Form, Model, rank_tensors
 from seqpack.convert.split import Rank, Split
-from seqpack.convert.tensors import Key, Place, Tensor, on_grid
+from seqpack.convert.stages import find_stages
+from seqpack.convert.tensors import Key, Place, Tensor, matrix, on_grid
 from seqpack.convert.torch_pickle import PickledTensor, dumps, loads
 from seqpack.convert.torch_zip import TorchZip, record_starts
 from seqpack.convert.verify import Find, in_rank_files
@@ -34,7 +35,6 @@ TRAINING_STATE = ("optimizer", "opt_param_scheduler", "rng_state")
 """What a training run keeps beside the weights, to go on from."""
 EMBEDDING, HEAD = "embedding.word_embeddings.weight", "output_layer.weight"
 _RANK = re.compile(r"mp_rank_(\d{2,})(?:_(\d{3,}))?(?:_(\d{3,}))?")
-_LAYER = re.compile(r"decoder\.layers\.(\d+)\.(.+)")
 
 
 class TorchLayout:
@@ -60,13 +60,14 @@ class TorchLayout:
         by_file: dict[str, list[Tensor]] = defaultdict(list)
         for tensor in tensors:
             by_file[tensor.key.file].append(tensor)
+        chunks = sorted({_split_name(tensor)[0] for tensor in tensors})
         archives: dict[Path, tuple[TorchZip, list[Key]]] = {}
         places: dict[Key, Place] = {}
         for file, members in by_file.items():
             path, keys = folder / file, [tensor.key for tensor in members]
             state = {"args": args, "checkpoint_version": CHECKPOINT_VERSION, "iteration": iteration}
             archive = TorchZip(
-                dumps(state | _model_entries(members, dtypes)),
+                dumps(state | _model_entries(members, dtypes, chunks)),
                 [tensor.num_elements * dtypes[tensor.key].size for tensor in members],
             )
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,12 +102,21 @@ def rank_folder(rank: Rank, split: Split) -> str:
     return f"mp_rank_{rank.tp:02d}{pipeline}{experts}"
 
 
-def _model_entries(tensors: Sequence[Tensor], dtypes: Mapping[Key, DType]) -> dict[str, dict[str, PickledTensor]]:
-    entries: dict[str, dict[str, PickledTensor]] = defaultdict(dict)
+def _split_name(tensor: Tensor) -> tuple[str, str]:
+    """``model``, or ``model0`` and on, and the name of the parameter there."""
+    chunk, _, name = tensor.key.name.partition("/")
+    return chunk, name
+
+
+def _model_entries(
+    tensors: Sequence[Tensor], dtypes: Mapping[Key, DType], chunks: Sequence[str]
+) -> dict[str, dict[str, PickledTensor]]:
+    # one of nothing but layers that do nothing is there too, and empty: Megatron-LM asks for it
+    entries: dict[str, dict[str, PickledTensor]] = {chunk: {} for chunk in chunks}
     for number, tensor in enumerate(tensors):
-        chunk, _, name = tensor.key.name.partition("/")
+        chunk, name = _split_name(tensor)
         entries[chunk][name] = PickledTensor(str(number), dtypes[tensor.key], tensor.shape)
-    return dict(entries)
+    return entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +170,7 @@ class StoredRanks:
             expert_tp = 1
         rows = next((p.shape[0] for key, p in self.places.items() if key.name.endswith(f"/{EMBEDDING}")), 0)
         return Form(
-            Split(self._stages(pp), tp, ep, expert_tp),
+            Split(find_stages(self._files, self.args, pp), tp, ep, expert_tp),
             rows * tp,
             any(name.endswith("linear_qkv.layer_norm_weight") for name in names),
             experts,
@@ -201,28 +211,6 @@ class StoredRanks:
         weight2 = next((p for key, p in self.places.items() if key.name.endswith("experts.weight2")), None)
         ep = 1 + max(rank.ep for rank in self.ranks)
         return weight2 is not None and weight2.shape[0] == model.dims.num_experts // ep * model.dims.expert_ffn_size
-
-    def _stages(self, pp: int) -> tuple[tuple[tuple[int | None, ...], ...], ...]:
-        """Layers by stage and virtual stage; numbers that a chunk skips belong to layers that do nothing."""
-        local: dict[tuple[int, int], list[int]] = defaultdict(list)
-        vpp = 1 + max(chunk for chunks in self._files.values() for chunk in chunks)
-        for rank, chunks in self._files.items():
-            for chunk, names in chunks.items():
-                found = {int(match[1]) for name in names if (match := _LAYER.fullmatch(name))}
-                local[rank.pp, chunk] = sorted(found | set(local[rank.pp, chunk]))
-        size = {place: max(numbers, default=-1) + 1 for place, numbers in local.items()}
-        if vpp > 1 or getattr(self.args, "noop_layers", None):
-            # stages are equal then, and a layer that does nothing may be the last one
-            size = dict.fromkeys(size, max(size.values()))
-        count = 0
-        stages: dict[tuple[int, int], tuple[int | None, ...]] = {}
-        for chunk in range(vpp):
-            for stage in range(pp):
-                numbers = local[stage, chunk]
-                layers = {number: count + place for place, number in enumerate(numbers)}
-                count += len(numbers)
-                stages[stage, chunk] = tuple(layers.get(number) for number in range(size.get((stage, chunk), 0)))
-        return tuple(tuple(stages[stage, chunk] for chunk in range(vpp)) for stage in range(pp))
 
 
 def _ranks(numbers: Mapping[str, tuple[int, ...]], contents: Mapping[str, _RankFile]) -> dict[str, Rank]:
@@ -318,4 +306,10 @@ def place_of(path: Path, records: Mapping[str, tuple[int, int]], stem: str, name
             help="load and save the checkpoint again",
         )
     place = contiguous_place(path, record[0] + value.offset * value.dtype.size, value.dtype, value.shape)
+    rows, columns = matrix(value.shape)
+    end = value.offset + ((rows - 1) * row_stride + columns if rows else 0)
+    if value.offset < 0 or end * value.dtype.size > record[1]:
+        raise CheckpointError(
+            "SP401", f"{name} in {path} is larger than its data", help="copy or save the checkpoint again"
+        )
     return replace(place, row_stride=row_stride)

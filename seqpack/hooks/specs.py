@@ -11,7 +11,7 @@ A plugin is a module, named by an entry point of the group ``seqpack``, that imp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from seqpack.core.plan import PackPlan
-    from seqpack.core.types import Preference, Question, Sample, Span, TextSample
+    from seqpack.core.types import Dialogue, Preference, Question, Sample, Span, TextSample
+
+    Dialogues = Callable[[Sequence[Mapping[str, Any]]], Sequence[Dialogue | None]]
 
 SEQPACK_PLUGIN_API = 1
 """A plugin module may state the API it was written for; another number marks it as failed instead of half-working."""
@@ -81,7 +83,8 @@ class DatasetHandler(Protocol):
       With it goes ``column_names``, how the columns of the set are called in the names of its files: four for a pair
       (ids and labels of the better reply, then of the other), for a prompt two and one for each further text.
     - ``dialogues(records)`` does many records at once, faster: for each a ``Dialogue`` if calling the handler gives
-      one sample, of these roles and texts and nothing else; None for all others, which it is then called with.
+      one sample, of these roles and texts and nothing else; None for all others, which it is then called with. A
+      class with a ``__call__`` of its own needs one of its own.
     - ``datasets(names)``: ``--input`` holds names of its own, not files; see ``DatasetCatalogue``.
     """
 
@@ -105,6 +108,20 @@ def make_handler(component: Component[DatasetHandler], options: HandlerOptions) 
     else:
         handler = component.create(options.only("columns", handler=component.name).columns)
     return handler
+
+
+def dialogues_of(handler: DatasetHandler) -> Dialogues | None:
+    """The handler's ``dialogues``, if it has one that speaks of its own way to read a record.
+
+    One that it inherits from a class below that of its ``__call__`` speaks of that class.
+    """
+    for kind in type(handler).__mro__:
+        if "dialogues" in vars(kind):
+            found: Dialogues = handler.dialogues  # type: ignore[attr-defined]  # not every handler has one
+            return found
+        if "__call__" in vars(kind):
+            return None
+    return None
 
 
 class PromptTemplate(Protocol):

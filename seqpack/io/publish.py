@@ -14,6 +14,8 @@ from pathlib import Path
 from seqpack.core.errors import DeviceError
 
 UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS})
+NO_FOLDER = frozenset({errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP})
+"""Something on the way is a file (``EEXIST`` if it comes last), or a name is too long."""
 
 
 @contextlib.contextmanager
@@ -31,6 +33,21 @@ def disk_errors(parent: Path) -> Iterator[None]:
         raise
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those around it, unless they are there; DeviceError SP503 if its name cannot be a folder's."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno not in NO_FOLDER:
+            raise
+        number = errno.ENOTDIR if error.errno == errno.EEXIST else error.errno
+        raise DeviceError(
+            "SP503",
+            f"{folder} cannot be made a folder: {os.strerror(number)}",
+            help="choose another output folder; nothing was written",
+        ) from error
+
+
 @contextlib.contextmanager
 def partial_folder(target: Path) -> Iterator[Path]:
     """A hidden folder beside ``target`` to write into; it is removed at the end, whatever happens.
@@ -41,7 +58,7 @@ def partial_folder(target: Path) -> Iterator[Path]:
     folder = parent / f"{_stem(target)}{os.getpid()}"
     with disk_errors(parent):
         try:
-            parent.mkdir(parents=True, exist_ok=True)
+            make_folder(parent)
             _remove_leftovers(target)
             folder.mkdir()
             yield folder

@@ -12,7 +12,7 @@ from seqpack.io.readers.hub import HUB_PREFIX, may_be_hub_name
 from seqpack.io.readers.kinds import reader_of
 from seqpack.io.sets import find_manifest
 from seqpack.options.data import InputOptions
-from seqpack.pipeline.inputs import AUTO
+from seqpack.pipeline.auto_handler import AUTO
 
 
 def the_set(input: InputOptions) -> Path | None:

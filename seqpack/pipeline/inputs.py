@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 from seqpack.core.errors import ConfigError, DataError, PluginError, RejectError, SeqpackError, UncoveredError
 from seqpack.core.progress import Say
 from seqpack.core.types import SET_KINDS, Dialogue, SetKind
-from seqpack.handlers.detect import DETECTED, Match, check_parts, detect
 from seqpack.hooks.component import Component
 from seqpack.hooks.host import plugin_host
-from seqpack.hooks.specs import DatasetCatalogue, DatasetHandler, HandlerOptions, make_handler
-from seqpack.io.readers import Record, read_records, resolve_inputs
+from seqpack.hooks.specs import DatasetCatalogue, DatasetHandler, HandlerOptions, dialogues_of, make_handler
+from seqpack.io.readers import Record, resolve_inputs
 from seqpack.io.readers.record import elements
 from seqpack.io.shards import Shard, cut, read_blocks, read_shard
 from seqpack.options.data import InputOptions
+from seqpack.pipeline.auto_handler import AUTO, choose_handler
 from seqpack.pipeline.row_sample import RowSample
-
-AUTO = "auto"
-FIRST_ROWS = 20
-"""Rows of each file that ``--handler auto`` looks at."""
 
 T = TypeVar("T")
 Row = tuple[int, Record, T | str]
@@ -77,18 +73,32 @@ class ResolvedInput:
         where it gives None, the row is handled and used like any other.
         """
         for shard in self.shards() if shards is None else shards:
-            dialogues = getattr(self.handlers[shard.number], "dialogues", None)
             for block, is_start in self._blocks(shard):
-                items: Sequence[T | None] = [None] * len(block)
-                if dialogues is not None and not self.pregrouped:
-                    items = fill(dialogues([record.value if type(record.value) is dict else {} for record in block]))
                 rows: list[Row[T]] = []
-                for record, item in zip(block, items, strict=True):
+                for record, item in zip(block, self._filled(shard, block, fill), strict=True):
                     if item is None:
                         rows += self._row(shard, record, use, is_first=is_start and record is block[0])
                     else:
                         rows.append((shard.number, record, item))
                 yield rows
+
+    def _filled(self, shard: Shard, block: Sequence[Record], fill: Fill[T]) -> Sequence[T | None]:
+        """What ``fill`` makes of each record; DataError if the handler's ``dialogues`` fails."""
+        dialogues = dialogues_of(self.handlers[shard.number])
+        if dialogues is None or self.pregrouped:
+            return [None] * len(block)
+        try:
+            items = fill(dialogues([record.value if type(record.value) is dict else {} for record in block]))
+            if len(items) != len(block):
+                raise ValueError(f"{len(items)} of {len(block)} records")
+        except Exception as error:
+            raise DataError(
+                "SP107",
+                f"{block[0].key} and on: handler {self.handler!r} failed in dialogues() with {type(error).__name__}: "
+                f"{error}",
+                help="mend the handler: for each record a dialogue or None",
+            ) from error
+        return items
 
     def _blocks(self, shard: Shard) -> Iterator[tuple[list[Record], bool]]:
         """The records of a shard, some at a time; True with those that begin with the first row of the file."""
@@ -251,57 +261,6 @@ def _kind(handlers: Sequence[DatasetHandler], name: str) -> SetKind:
             help="make a set of each kind on its own",
         )
     return kinds[0] if kinds else "sft"
-
-
-def choose_handler(files: Sequence[Path], options: HandlerOptions, *, pregrouped: bool = False, say: Say) -> str:
-    """The one handler that fits the first rows of every file; DataError if a file fits none or several, or they differ.
-
-    Files without rows do not count. A set of several kinds of files is refused: one handler would misread the others.
-    """
-    options.only("columns", "json_keys", handler=AUTO)
-    check_parts(options.columns)
-    chosen: dict[str, tuple[Path, Match]] = {}
-    for file in files:
-        rows = read_records(file)
-        records = list(islice(chain.from_iterable(map(elements, rows)) if pregrouped else rows, FIRST_ROWS))
-        if records:
-            match = _detect(records, options)
-            chosen.setdefault(match.handler, (file, match))
-    if not chosen:
-        raise DataError("SP109", f"no rows in {', '.join(map(str, files))}", help="check --input")
-    if len(chosen) > 1:
-        kinds = "; ".join(f"{file}: {DETECTED[name]}, {match.why}" for name, (file, match) in chosen.items())
-        raise DataError(
-            "SP131",
-            f"the files are of several kinds ({kinds})",
-            help="make a set of each kind on its own, or choose the --handler of all",
-        )
-    ((name, (_, match)),) = chosen.items()
-    say(f"handler {name} ({DETECTED[name]}), because of {match.why}")
-    return name
-
-
-def _detect(records: Sequence[Record], options: HandlerOptions) -> Match:
-    rows = [record.value for record in records if isinstance(record.value, Mapping)]
-    key = records[0].key
-    if not rows:
-        kinds = sorted({type(record.value).__name__ for record in records})
-        help = "lists of samples that are to share a pack are read with --pregrouped" if "list" in kinds else ""
-        raise DataError(
-            "SP131", f"{key}: the first rows are {', '.join(kinds)}, not objects", help=help or "check --input"
-        )
-    matches = detect(rows, options)
-    if len(matches) == 1:
-        return matches[0]
-    columns = list(dict.fromkeys(str(column) for row in rows for column in row))
-    found = " and ".join(f"{DETECTED[match.handler]} ({match.why})" for match in matches)
-    why = f"several handlers fit: {found}" if matches else "no handler fits"
-    raise DataError(
-        "SP131",
-        f"{key}: {why}; the columns are: {', '.join(columns)}",
-        help=f"choose --handler {' | '.join(DETECTED.values())}, or another that seqpack plugins lists; columns of "
-        "other names need --map-keys, or --json-keys for text",
-    )
 
 
 def _wrong_columns(record: Record, reject: RejectError) -> DataError:

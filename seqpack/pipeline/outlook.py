@@ -21,16 +21,9 @@ from seqpack.io.readers.hub import HUB_PREFIX, may_be_hub_name
 from seqpack.io.readers.kinds import reader_of
 from seqpack.options.compat import CompatOptions
 from seqpack.options.data import InputOptions, LengthOptions, PackOptions, TextOptions, WorkOptions, WriteOptions
+from seqpack.pipeline.auto_handler import AUTO, FIRST_ROWS
 from seqpack.pipeline.compat import open_mindspeed_template
-from seqpack.pipeline.inputs import (
-    AUTO,
-    FIRST_ROWS,
-    ResolvedInput,
-    handler_options,
-    kind_of,
-    open_handler,
-    resolve_input,
-)
+from seqpack.pipeline.inputs import ResolvedInput, handler_options, kind_of, open_handler, resolve_input
 from seqpack.pipeline.kinds import check_kind, set_paths
 from seqpack.pipeline.mindspeed_input import mindspeed_input
 from seqpack.pipeline.output import check_output

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from seqpack.core.errors import ConfigError, DataError
 from seqpack.core.ledger import Ledger
-from seqpack.io.publish import disk_errors
+from seqpack.io.publish import disk_errors, make_folder
 from seqpack.io.shards import Shard
 from seqpack.pipeline.run import Run
 from seqpack.pipeline.settings import Settings, differences
@@ -153,7 +153,7 @@ def open_parts(prefix: Path, settings: Settings, run: Run) -> Iterator[PartStore
     """
     folder = parts_folder(prefix)
     with disk_errors(prefix.parent):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with _locked(folder, shared=run.leaves_parts):
             store = PartStore(folder, settings)
             _adopt(store, run)

@@ -134,6 +134,8 @@ def _samples(handler: DatasetHandler, record: Record, train_on: Any) -> list[Sam
     """All samples of a row; those of its elements, if it is a list."""
     found: list[Sample] = []
     for row in elements(record):
+        if not isinstance(row.value, dict):  # in a list, beside others
+            continue
         try:
             found += [choose(sample, train_on) for sample in handler(row.value) if isinstance(sample, Sample)]
         except RejectError:
@@ -166,10 +168,13 @@ def _fault(trained: _Trained, sample: Sample, tokenizer: Tokenizer, *, is_cut: b
     for message in replies:
         if message.role == "function":  # each template writes a call in its own way
             return ""
-        before, found, behind = rest.partition(_plain(message.content, tokenizer))
-        if not found and message.content.strip():
+        reply = _plain(message.content, tokenizer)
+        if not reply:  # blanks, markup or a thought alone
+            continue
+        before, found, behind = rest.partition(reply)
+        if not found:
             return f"the reply {_quote(message.content)} is not what is trained on: {_quote(rest)}"
-        rest = f"{before} {behind}" if found else rest
+        rest = f"{before} {behind}"
     if len(replies) == len(sample.messages):  # so is the markup around them
         return ""
     return f"{_quote(rest.strip())} is trained on, and is no part of a reply" if re.search(r"\w", rest) else ""

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from seqpack.core.errors import RejectError
 from seqpack.core.types import Dialogue, Message, Preference, Question, Role, Sample, TextSample
 from seqpack.hooks.component import Component
-from seqpack.hooks.specs import DatasetHandler, HandlerOptions, make_handler
+from seqpack.hooks.specs import DatasetHandler, HandlerOptions, dialogues_of, make_handler
 
 
 class HandlerContract:
@@ -69,6 +69,7 @@ class HandlerContract:
         for record, dialogue in zip(records, find_dialogues(handler, records), strict=True):
             if dialogue is not None:
                 roles, contents = dialogue
+                assert len(roles) == len(contents), f"{len(roles)} roles and {len(contents)} texts in {record}"
                 expected = [Sample(tuple(map(Message, roles, contents)))]
                 assert list(handler(record)) == expected, f"dialogues({record}) is not what calling gives"
 
@@ -80,8 +81,8 @@ class HandlerContract:
 
 
 def find_dialogues(handler: DatasetHandler, records: Sequence[Mapping[str, Any]]) -> Sequence[Dialogue | None]:
-    """What ``dialogues`` says of the records; None for all if the handler has no such method."""
-    dialogues = getattr(handler, "dialogues", None)
+    """What ``dialogues`` says of the records; None for all if the handler has no such method of its own."""
+    dialogues = dialogues_of(handler)
     return [None] * len(records) if dialogues is None else dialogues(records)
 
 

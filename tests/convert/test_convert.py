@@ -233,6 +233,11 @@ def test_where_the_config_comes_from_on_the_way_back(llama: Path, tmp_path: Path
     assert convert_weights(options(tmp_path / "mcore", "hf", llama)).output == llama / "mg2hg"
 
 
+def test_a_model_that_has_a_config_needs_no_other(llama: Path, tmp_path: Path) -> None:
+    error = fails(llama, "mcore", tmp_path / "out", hf_dir=llama)
+    assert (error.code, error.message.split(" would do nothing")[0]) == ("SP028", "--hf-dir")
+
+
 def test_a_config_of_another_model(llama: Path, tmp_path: Path) -> None:
     convert_weights(options(llama, "mcore", tmp_path / "mcore"))
     other = make_model(tmp_path / "other", "llama", num_hidden_layers=3)

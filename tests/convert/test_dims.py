@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from seqpack.convert.dims import read_config, read_dims, read_rope
+from seqpack.convert.dims import read_config, read_dims, read_number, read_rope
 from seqpack.convert.families import find_converter
 from seqpack.core.errors import CheckpointError, ConfigError
 
@@ -42,6 +42,7 @@ def test_head_dim_is_a_size_of_its_own() -> None:
         ({"rope_parameters": {"rope_type": "llama3", **LLAMA3, "low_freq_factor": 2}}, (1e4, "llama3", 32.0, False)),
         ({"rope_parameters": {"rope_theta": 1e6, "rope_type": "yarn", "factor": 4.0}}, (1e6, "yarn", 4.0, False)),
         ({}, (1e4, "default", 1.0, True)),
+        ({"rope_theta": None, "rope_parameters": {"rope_theta": None}}, (1e4, "default", 1.0, True)),
     ],
 )
 def test_rotary_settings_of_both_generations(config: dict[str, Any], expected: tuple[object, ...]) -> None:
@@ -66,7 +67,37 @@ def test_unusable_sizes(changes: dict[str, Any], code: str) -> None:
     assert caught.value.code == code
 
 
-@pytest.mark.parametrize("text", ["{", "[1]"])
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"rope_scaling": "linear"}, "rope_scaling 'linear' where an object"),
+        ({"rope_parameters": [1]}, r"rope_parameters \[1\] where an object"),
+        ({"rope_theta": "1e6"}, "rope_theta '1e6' where a number"),
+        ({"rope_parameters": {"rope_theta": float("nan")}}, "rope_theta nan where a number"),
+        ({"rope_scaling": {"type": "linear", "factor": True}}, "factor True where a number"),
+    ],
+)
+def test_rotary_settings_that_are_none(config: dict[str, Any], words: str) -> None:
+    with pytest.raises(CheckpointError, match=words) as caught:
+        read_rope(config)
+    assert caught.value.code == "SP401"
+
+
+@pytest.mark.parametrize("layers", ["x", 1, ["1"], [True]])
+def test_dense_layers_that_are_no_list_of_layers(layers: object) -> None:
+    with pytest.raises(CheckpointError, match="mlp_only_layers") as caught:
+        read_dims(CONFIG | {"num_experts": 4, "mlp_only_layers": layers}, experts=True)
+    assert caught.value.code == "SP401"
+
+
+def test_numbers_of_a_config() -> None:
+    assert read_number({"eps": 1}, "eps", 2.0) == 1.0
+    assert read_number({"eps": None}, "eps", 2.0) == read_number({}, "eps", 2.0) == 2.0
+    with pytest.raises(CheckpointError, match="eps 'x' where a number"):
+        read_number({"eps": "x"}, "eps", 2.0)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000])
 def test_a_config_that_is_no_json_object(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(CheckpointError) as caught:
@@ -87,3 +118,15 @@ def test_another_head_on_a_known_family_is_not_that_family() -> None:
 
 def test_model_type_decides_where_architectures_are_absent() -> None:
     assert find_converter({"model_type": "qwen2"}).architectures == ("Qwen2ForCausalLM",)
+
+
+@pytest.mark.parametrize("named", ["LlamaForCausalLM", ["LlamaForCausalLM"]])
+def test_architectures_are_a_list_or_one_name(named: object) -> None:
+    assert find_converter({"architectures": named}).name == "llama"
+
+
+@pytest.mark.parametrize("named", [3, [None]])
+def test_architectures_that_are_no_names(named: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        find_converter({"architectures": named})
+    assert caught.value.code == "SP402"

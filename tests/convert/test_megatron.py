@@ -226,7 +226,7 @@ def test_what_is_no_weight_is_not_passed_over(tmp_path: Path, value: Any) -> Non
     assert caught.value.code == "SP404"
 
 
-@pytest.mark.parametrize("tracker", [None, "latest", "3"])
+@pytest.mark.parametrize("tracker", [None, "latest", "3", "9" * 5000])
 def test_a_checkpoint_without_its_parts(tmp_path: Path, tracker: str | None) -> None:
     if tracker:
         (tmp_path / "latest_checkpointed_iteration.txt").write_text(tracker)

@@ -22,6 +22,9 @@ PIPELINES: dict[str, dict[str, Any]] = {
     "uneven": {"pp": 3, "num_layer_list": "1,3,2"},
     "virtual": {"pp": 2, "layers_per_virtual_stage": 1},
     "noop": {"pp": 2, "noop_layers": "0,7"},
+    "noop at ends": {"pp": 2, "noop_layers": "3,7"},
+    "uneven noop": {"pp": 2, "num_layer_list": "5,3", "noop_layers": "1,7"},
+    "whole chunk noop": {"pp": 2, "layers_per_virtual_stage": 2, "noop_layers": "2,3"},
     "virtual noop": {"pp": 2, "layers_per_virtual_stage": 2, "noop_layers": "3,7"},
 }
 KINDS_OF_EXPERTS: dict[str, dict[str, Any]] = {

@@ -70,7 +70,8 @@ def test_what_cannot_be_divided_is_said(flags: dict[str, Any], words: str) -> No
     ("dims", "flags", "words"),
     [
         (MOE, {"ep": 3}, "4 experts"),
-        (replace(MOE, expert_ffn_size=21), {"tp": 2}, "MLP of 21"),
+        (replace(MOE, expert_ffn_size=21), {"tp": 2}, "expert of 21 cannot be divided over TP 2"),
+        (replace(MOE, ffn_hidden_size=41), {"tp": 2, "expert_tp": 1}, "MLP of 41 cannot be divided over TP 2"),
         (replace(DIMS, ffn_hidden_size=41), {"tp": 2}, "MLP of 41"),
         (replace(DIMS, num_heads=12, num_groups=3), {"tp": 2}, "3 key-value heads"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
 import zlib
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from seqpack.convert.dtypes import DType
-from seqpack.convert.torch_layout import StoredRanks
+from seqpack.convert.torch_layout import FILE, StoredRanks
 from seqpack.convert.torch_pickle import PickledTensor, TorchDType, dumps, loads
 from seqpack.convert.torch_zip import TorchZip, record_starts
 from seqpack.core.errors import CheckpointError
@@ -133,3 +134,22 @@ def test_a_transposed_view_is_refused(tmp_path: Path) -> None:
 def test_pickles_are_read_as_they_were_written() -> None:
     state = {"args": ARGS, "x": [PickledTensor("0", DType.F32, (2, 3), stride=(3, 1))]}
     assert loads(dumps(state)) == state
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (2, 7), (13,)])
+def test_a_tensor_that_is_larger_than_its_data_does_not_take_its_neighbours(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    path = tmp_path / "mp_rank_00" / FILE
+    path.parent.mkdir()
+    for stored, is_whole in ((math.prod(shape), True), (math.prod(shape) - 1, False)):
+        tensors = {"first": PickledTensor("0", DType.F32, shape), "second": PickledTensor("1", DType.F32, (50,))}
+        archive = TorchZip(dumps({"model": tensors}), [4 * stored, 200])
+        path.write_bytes(bytes(archive.num_bytes))
+        archive.close(path, [0, 0])
+        if is_whole:
+            assert len(StoredRanks.read(tmp_path).places) == 2
+        else:
+            with pytest.raises(CheckpointError, match=r"model/first in .* is larger than its data") as caught:
+                StoredRanks.read(tmp_path)
+            assert caught.value.code == "SP401"

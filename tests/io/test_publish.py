@@ -59,6 +59,14 @@ def test_a_full_disk_is_an_error_of_the_machine(tmp_path, number):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["file/x", "file/inside/x", "n" * 300 + "/x"])
+def test_a_name_that_cannot_be_a_folder(tmp_path, name):
+    (tmp_path / "file").touch()
+    with pytest.raises(DeviceError, match=r"cannot be made a folder: (Not a directory|File name too long)") as error:
+        fail_inside(tmp_path / name, RuntimeError())
+    assert (error.value.code, [path.name for path in tmp_path.iterdir()]) == ("SP503", ["file"])
+
+
 def test_a_really_full_disk(tmp_path):
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")

@@ -16,7 +16,8 @@ from seqpack.hooks.component import Component
 from seqpack.hooks.specs import HandlerOptions, make_handler
 from seqpack.io import shards
 from seqpack.options.data import InputOptions
-from seqpack.pipeline.inputs import FIRST_ROWS, kind_of, resolve_input
+from seqpack.pipeline.auto_handler import FIRST_ROWS
+from seqpack.pipeline.inputs import kind_of, resolve_input
 
 ALPACA = {"instruction": "Hi", "output": "Hello"}
 SHAREGPT = {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqpack.core.errors import ConfigError, DataError, DataLossError, DeviceError, PluginError
-from seqpack.core.types import IGNORE_INDEX, MaskMode
+from seqpack.core.types import IGNORE_INDEX, MaskMode, Message, Sample
+from seqpack.handlers.alpaca import AlpacaHandler
 from seqpack.hooks import host
 from seqpack.hooks.component import Component
 from seqpack.hooks.specs import hookimpl
@@ -470,14 +471,35 @@ class Failing:
         return [record["no such key"]]
 
 
+class Odd(AlpacaHandler):
+    """Alpaca rows whose ``dialogues`` gives what the row says."""
+
+    def dialogues(self, records: list[dict]) -> list:
+        found: list = [None] * len(records)
+        for record in records:
+            if record["says"] == "error":
+                raise KeyError("no such key")
+            if record["says"] == "fewer":
+                found.pop()
+            if record["says"] == "list":
+                found[0] = [["user"], ["text"]]
+        return found
+
+
+class Louder(AlpacaHandler):
+    """A handler of its own, made of another: what that one gives at once is not what this one gives."""
+
+    def __call__(self, record: dict) -> tuple[Sample]:
+        (sample,) = super().__call__(record)
+        return (Sample(tuple(message._replace(content=message.content.upper()) for message in sample.messages)),)
+
+
 class Several:
     """Two samples per row."""
 
     def __init__(self, columns: object) -> None: ...
 
     def __call__(self, record: dict) -> list:
-        from seqpack.core.types import Message, Sample
-
         return [Sample((Message("user", text), Message("assistant", text))) for text in record["texts"]]
 
 
@@ -488,12 +510,15 @@ class Overfull:
         return PackPlan.from_packs([list(range(len(lengths)))], lengths, seq_length=seq_length)
 
 
+HANDLERS = (Failing, Odd, Louder, Several)
+
+
 @pytest.fixture
 def plugin(monkeypatch):
     """A plugin host that also offers the classes above."""
     module = types.ModuleType("acme")
     module.seqpack_handlers = hookimpl(  # type: ignore[attr-defined]
-        lambda: [Component("failing", f"{__name__}:Failing", ""), Component("several", f"{__name__}:Several", "")]
+        lambda: [Component(kind.__name__.lower(), f"{__name__}:{kind.__name__}", "") for kind in HANDLERS]
     )
     module.seqpack_strategies = hookimpl(lambda: [Component("overfull", f"{__name__}:Overfull", "")])  # type: ignore[attr-defined]
     for name in ("seqpack_handlers", "seqpack_strategies"):
@@ -514,6 +539,25 @@ def test_a_handler_that_fails_is_named_with_its_row(runs, write_jsonl):
         runs.preprocess(write_jsonl([ROW]), handler="failing")
     assert error.value.code == "SP107"
     assert runs.files() == {}
+
+
+@pytest.mark.usefixtures("plugin")
+@pytest.mark.parametrize(
+    ("says", "words"),
+    [("error", "KeyError: 'no such key'"), ("fewer", "ValueError: 1 of 2 records"), ("list", "TypeError: unhashable")],
+)
+def test_a_handler_that_fails_for_many_rows_at_once_is_named(runs, write_jsonl, says, words):
+    with pytest.raises(DataError, match=r"data\.jsonl:1 and on: handler 'odd' failed in dialogues\(\) with ") as error:
+        runs.preprocess(write_jsonl([ROW | {"says": ""}, ROW | {"says": says}]), handler="odd")
+    assert error.value.code == "SP107" and words in error.value.message
+    assert runs.files() == {}
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_handler_does_not_inherit_what_another_gives_at_once(runs, write_jsonl, tokenizer_dir):
+    runs.preprocess(write_jsonl([{"instruction": "question", "output": "answer"}]), handler="louder")
+    text = Tokenizer(tokenizer_dir).decode(runs.open("out").tokens.tolist())
+    assert "QUESTION" in text and "ANSWER" in text and "question" not in text
 
 
 @pytest.mark.usefixtures("plugin")

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,10 +35,12 @@ MakeSet = Callable[..., PackedDataset]
 
 @pytest.fixture
 def make_set(write_jsonl: WriteJsonl, tokenizer_dir: Path, tmp_path: Path) -> MakeSet:
-    def make(rows: list[dict[str, object]] | Path = ROWS, *, seq_length: int = 128, **text: object) -> PackedDataset:
+    def make(
+        rows: list[Any] | Path = ROWS, *, seq_length: int = 128, pregrouped: bool = False, **text: object
+    ) -> PackedDataset:
         data = rows if isinstance(rows, Path) else write_jsonl(rows)
         preprocess(
-            InputOptions(input=[data]),
+            InputOptions(input=[data], pregrouped=pregrouped),
             TextOptions(**({"tokenizer": tokenizer_dir, "prompt_type": "qwen"} | text)),  # type: ignore[arg-type]
             LengthOptions(seq_length=seq_length, max_drop=1.0),
             PackOptions(neat_pack=True),
@@ -83,6 +86,17 @@ def test_golden_rows_pass_also_where_they_are_cut(make_set: MakeSet) -> None:
     result = check_sources(dataset, most=1000)
     assert result.outcome == "passed", result.seen
     assert "200 samples" in result.seen
+
+
+def test_replies_that_say_nothing_pass(make_set: MakeSet) -> None:
+    replies = (" \n", "<x>", "<think></think>")
+    found = check_sources(make_set([{"instruction": "Hi", "output": reply} for reply in replies]), most=100)
+    assert (found.outcome, found.seen.split(" samples")[0].split()[-1]) == ("passed", "3")
+
+
+def test_rows_that_are_lists_pass(make_set: MakeSet) -> None:
+    found = check_sources(make_set([[ROWS[0], 5, {"instruction": "No reply."}, ROWS[1]]], pregrouped=True), most=100)
+    assert found.outcome == "passed"
 
 
 def test_no_more_than_asked(make_set: MakeSet) -> None:
