@@ -67,7 +67,7 @@ def train(
     from seqpack.report.layout import show_layout
     from seqpack.report.training import show_context_prices, show_result, show_summary
     from seqpack.runtime.ranks import Ranks, ranks_of
-    from seqpack.train.plan import prepare
+    from seqpack.train.prepare import prepare
 
     ranks = ranks_of(os.environ) if started is None else Ranks(0, started.world_size)
     console = Console(output if ranks.first else replace(output, quiet=True, json=False))

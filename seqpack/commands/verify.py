@@ -62,7 +62,7 @@ def verify(
     from seqpack.report.console import Console
     from seqpack.runtime.device import device_errors
     from seqpack.runtime.ranks import joined, ranks_of
-    from seqpack.train.plan import prepare
+    from seqpack.train.prepare import prepare
     from seqpack.train.verify.run import verify_model
 
     ranks = ranks_of(os.environ)

@@ -74,7 +74,7 @@ def check_source(request: Request, source: Source) -> None:
     """ConfigError SP413 for a flag that says something else than config.json or the checkpoint's files, SP028 for one
     without effect."""
     options, converter = request.options, source.model.converter
-    if source.form is None:
+    if source.small_files == source.root:
         refuse_idle(
             options, ("hf_dir",), because=f"{source.root} has its own config.json and tokenizer", help="leave it out"
         )

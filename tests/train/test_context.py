@@ -17,7 +17,8 @@ from seqpack.options.context import ContextOptions
 from seqpack.options.train import LoraOptions, ParallelOptions
 from seqpack.runtime.parallel import ParallelPlan
 from seqpack.runtime.ranks import Ranks
-from seqpack.train.plan import TrainPlan, prepare
+from seqpack.train.plan import TrainPlan
+from seqpack.train.prepare import prepare
 from seqpack.train.run import execute
 from seqpack.train.sharding import shard
 from tests.distributed import run_ranks

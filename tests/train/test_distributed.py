@@ -25,7 +25,7 @@ from seqpack.runtime.ranks import Ranks
 from seqpack.train.loader import BatchReader, RowSchedule
 from seqpack.train.loop import accumulate_gradients
 from seqpack.train.loss import chunked_cross_entropy
-from seqpack.train.plan import prepare
+from seqpack.train.prepare import prepare
 from seqpack.train.run import execute
 from seqpack.train.sharding import shard, whole
 from seqpack.train.stopping import RunStopped

@@ -13,7 +13,7 @@ from transformers import AutoConfig
 from seqpack.core.errors import ConfigError
 from seqpack.options.train import LoraOptions, ParallelOptions
 from seqpack.runtime.ranks import Ranks
-from seqpack.train.plan import prepare
+from seqpack.train.prepare import prepare
 from seqpack.train.run import execute
 from seqpack.train.stopping import RunStopped
 from tests.distributed import run_ranks

@@ -20,7 +20,8 @@ from seqpack.models.packed import PackedLM
 from seqpack.options.train import LoraOptions
 from seqpack.runtime.batch import collate
 from seqpack.train.estimate import outline_of
-from seqpack.train.plan import TrainPlan, prepare
+from seqpack.train.plan import TrainPlan
+from seqpack.train.prepare import prepare
 from seqpack.train.run import execute
 from seqpack.train.stopping import RunStopped
 

@@ -16,7 +16,7 @@ from seqpack.core.errors import SeqpackError
 from seqpack.options.convert import ConvertOptions, MegatronOptions
 from seqpack.options.train import LoraOptions, ParallelOptions
 from seqpack.runtime.ranks import Ranks
-from seqpack.train.plan import prepare
+from seqpack.train.prepare import prepare
 from seqpack.train.run import execute
 from tests.distributed import run_ranks
 

@@ -15,7 +15,8 @@ from seqpack.core.errors import ConfigError, DataError, SeqpackError
 from seqpack.core.types import MaskMode
 from seqpack.options.train import ModelOptions, RunOptions, TrainDataOptions, TrainOptions
 from seqpack.train.loader import RowSchedule
-from seqpack.train.plan import TrainPlan, prepare
+from seqpack.train.plan import TrainPlan
+from seqpack.train.prepare import prepare
 from seqpack.train.run import execute
 
 from .conftest import WriteDataset, write_tokenizer

@@ -18,7 +18,7 @@ from seqpack.options.train import LoraOptions, ParallelOptions
 from seqpack.runtime.parallel import ParallelPlan
 from seqpack.runtime.ranks import Ranks
 from seqpack.train.megatron_export import check_export, megatron_options
-from seqpack.train.plan import prepare
+from seqpack.train.prepare import prepare
 from seqpack.train.run import execute
 from tests.distributed import run_ranks
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from seqpack.options.train import ModelOptions, RunOptions, TrainDataOptions, TrainOptions
-from seqpack.train.plan import prepare
+from seqpack.train.prepare import prepare
 from seqpack.train.run import execute
 
 

@@ -24,7 +24,7 @@ from seqpack.options.context import ContextOptions
 from seqpack.options.train import ParallelOptions
 from seqpack.options.verify import VerifyOptions
 from seqpack.runtime.ranks import Ranks
-from seqpack.train.plan import prepare
+from seqpack.train.prepare import prepare
 from seqpack.train.verify.probe import HeadObserver
 from seqpack.train.verify.result import VerifyReport
 from seqpack.train.verify.run import chosen_rows, verify_model
