@@ -104,7 +104,7 @@ class Interrupt:
 
 def run_on(ranks: Ranks, data: Path, save: Path, given: dict[str, Any], interrupt: bool = False) -> Any:
     """A whole run; what the header said of it, or the step it stopped after."""
-    lora = LoraOptions(lora_r=given["lora_r"]) if "lora_r" in given else None
+    lora = LoraOptions(lora_r=given.get("lora_r"))
     given = {name: value for name, value in given.items() if name != "lora_r"}
     prepared = prepare(*options(data, save, **given), ParallelOptions(), lora, ranks)
     try:

@@ -21,7 +21,7 @@ from seqpack.core.segments import Segments, shift_labels
 from seqpack.core.types import IGNORE_INDEX, MaskMode
 from seqpack.cp.context import ContextParallel
 from seqpack.options.context import ContextOptions
-from seqpack.options.train import ParallelOptions
+from seqpack.options.train import LoraOptions, ParallelOptions
 from seqpack.options.verify import VerifyOptions
 from seqpack.runtime.ranks import Ranks
 from seqpack.train.prepare import prepare
@@ -62,7 +62,7 @@ def report_on(
     context = ContextOptions(context_parallel_algo=given.pop("algo", "auto"))
     asked = VerifyOptions(rows=given.pop("rows", 2), full_size=given.pop("full_size", False))
     given = {"dtype": "float64", **given}
-    prepared = prepare(*options(data, data.parent / "none", **given), parallel, None, ranks, context)
+    prepared = prepare(*options(data, data.parent / "none", **given), parallel, LoraOptions(), ranks, context)
     with pytest.MonkeyPatch.context() as patch:
         if fault is not None:
             fault(patch)
