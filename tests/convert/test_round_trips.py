@@ -53,7 +53,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return model
 
 
-def there_and_back(model: Path, folder: Path, **split: Any) -> None:
+def assert_there_and_back(model: Path, folder: Path, **split: Any) -> None:
     """To that split; to another one; and back from each: what came back twice is what was there."""
     other = {"tp": 1 if split.get("tp", 1) > 1 else 2, "pp": 3, "overwrite": True}
     assert convert_weights(options(model, "mcore", folder / "one", overwrite=True, **split)).verified
@@ -70,19 +70,19 @@ def there_and_back(model: Path, folder: Path, **split: Any) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family(models: Any, family: str, tied: bool, tmp_path: Path) -> None:
     split = {"tp": 2, **PIPELINES["virtual noop" if tied else "uneven"], "make_vocab_size_divisible_by": 4}
-    there_and_back(models(family, tied), tmp_path, **split, **({"ep": 2} if family in EXPERTS else {}))
+    assert_there_and_back(models(family, tied), tmp_path, **split, **({"ep": 2} if family in EXPERTS else {}))
 
 
 @pytest.mark.parametrize("tp", [1, 2, 4])
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_every_pipeline(models: Any, pipeline: str, tp: int, tmp_path: Path) -> None:
-    there_and_back(models("qwen2", True), tmp_path, tp=tp, **PIPELINES[pipeline])
+    assert_there_and_back(models("qwen2", True), tmp_path, tp=tp, **PIPELINES[pipeline])
 
 
 @pytest.mark.parametrize("ep", [1, 2])
 @pytest.mark.parametrize("kind", KINDS_OF_EXPERTS)
 def test_every_kind_of_experts(models: Any, kind: str, ep: int, tmp_path: Path) -> None:
-    there_and_back(models("qwen3_moe", False), tmp_path, tp=2, ep=ep, **KINDS_OF_EXPERTS[kind])
+    assert_there_and_back(models("qwen3_moe", False), tmp_path, tp=2, ep=ep, **KINDS_OF_EXPERTS[kind])
 
 
 def matrix() -> Iterator[Any]:
@@ -99,4 +99,4 @@ def matrix() -> Iterator[Any]:
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("family", "tied", "split"), list(matrix()))
 def test_the_matrix(models: Any, family: str, tied: bool, split: dict[str, Any], tmp_path: Path) -> None:
-    there_and_back(models(family, tied), tmp_path, make_vocab_size_divisible_by=3, **split)
+    assert_there_and_back(models(family, tied), tmp_path, make_vocab_size_divisible_by=3, **split)

@@ -42,10 +42,10 @@ def write_packs(source: Path, *, seq_length: int = 12, on_overlong: Any = "error
 
 
 def curve(save: Path) -> list[dict[str, float]]:
-    """Loss, gradient norm and counts of every step."""
-    names = ("loss", "grad_norm", "num_tokens", "num_targets", "num_padding")
-    lines = (save / "metrics.jsonl").read_text().splitlines()
-    return [{name: json.loads(line)[name] for name in names} for line in lines]
+    """Losses, gradient norm and counts of every step."""
+    names = ("loss", "eval_loss", "grad_norm", "num_tokens", "num_targets", "num_padding")
+    lines = map(json.loads, (save / "metrics.jsonl").read_text().splitlines())
+    return [{name: line[name] for name in names if name in line} for line in lines]
 
 
 def same_run(save: Path, through: dict[str, Any], packs: dict[str, Any]) -> list[dict[str, float]]:
@@ -91,11 +91,12 @@ def test_several_sets_with_weights_and_a_split(write_dataset: WriteDataset, tmp_
     plans = [write_plan(second, "b.npz"), write_plan(first, "a.npz", strategy="bfd")]
     packs = [write_packs(first, neat_pack=True, strategy="bfd"), write_packs(second, neat_pack=True)]
     common = {"split": "80,20", "eval_interval": 1, "loss_reduction": "sample"}
-    same_run(
+    lines = same_run(
         tmp_path,
         common | {"data_path": ["3", str(first), "2", str(second), "1", str(other)], "plan": plans, "neat_pack": True},
         common | {"data_path": ["3", str(packs[0]), "2", str(packs[1]), "1", str(other)]},
     )
+    assert all("eval_loss" in line for line in lines)
 
 
 def test_rows_name_their_samples_and_notes_say_how_they_are_read(write_dataset: WriteDataset) -> None:
